@@ -123,7 +123,7 @@ async fn analyze_now(config: Config, which: Which) -> anyhow::Result<Exit> {
         None => definitions
             .experiments
             .iter()
-            .filter(|(_, defined)| defined.is_followed(0, i64::MAX))
+            .filter(|(_, defined)| defined.is_followed(0, i64::MAX, 0))
             .map(|(key, _)| key)
             .collect(),
     };

@@ -1,99 +1,151 @@
-//! Units and outcomes by variant and phase, counted by ClickHouse at a cut. One query serves every kind of
-//! metric that is computed, and agrees with the view `experiment_events`: the first exposure of each unit,
-//! conversions not before it, each event once. The units of a switchback are its windows.
+//! Units and values by variant and phase, counted by ClickHouse at a cut. One query serves every kind of metric, and
+//! agrees with the view `experiment_events`: the first exposure of each unit, conversions not before it, each event once. The
+//! units of a switchback are its windows.
+//!
+//! The package `counting` computes the same from rows in memory; tests compare the two.
 
+use anyhow::Context;
 use clickhouse::Row;
+use counting::read::{MetricCounts, UnitCounts};
+use counting::sums::{Sums, Values};
 use schemas::Micros;
-use schemas::definition::Switchback;
+use schemas::definition::{Experiment, Metric};
 use serde::Deserialize;
 
-use crate::cut::{Cut, ends};
+use crate::cut::Cut;
 use crate::database::Database;
-use crate::look::{Sums, ValueSums};
+
+mod expressions;
+mod sql;
 
 /// What to count.
 pub struct Question<'a> {
-    pub experiment: &'a str,
-    pub event: &'a str,
-    /// The environments whose events count.
-    pub environments: &'a [&'a str],
-    /// The conversion window in hours; none if it has no end.
-    pub window_hours: Option<u32>,
-    /// The type of the experiment's units; of a switchback that of the clusters.
-    pub unit_type: &'a str,
-    /// How time is cut into windows, if it is a switchback.
-    pub switchback: Option<Switchback>,
+    pub experiment: &'a Experiment,
+    /// None if the metric is not defined: then only units are counted.
+    pub metric: Option<&'a Metric>,
+    /// The cap of a metric that is winsorized at a quantile, once it is frozen: events or millionths.
+    pub cap: Option<i128>,
 }
 
 /// The counts, and the query that produced them with its values in it, so that anybody can run it again.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Answer {
-    pub counts: Vec<Counts>,
+    /// In the order of variant and phase.
+    pub units: Vec<UnitCounts>,
+    /// When the first of the exposures came into the table, in milliseconds since 1970; it determines when they expire.
+    pub ingested_since_ms: Option<i64>,
+    /// In the order of variant and phase. If the metric is not defined, no unit has an event.
+    pub metric: Vec<MetricCounts>,
     pub sql: String,
 }
 
-/// The units of one variant in one phase, both taken from the first exposure.
-#[derive(Clone, Debug, PartialEq, Row, Deserialize)]
-pub struct Counts {
-    pub variant: String,
-    pub phase: u32,
-    /// The time at which the first of the exposures came into the table, in milliseconds since 1970; it
-    /// determines when they expire.
-    pub ingested_since_ms: i64,
-    pub units: u64,
-    /// Units ever forced into a variant; not in `units`.
-    pub units_forced: u64,
-    /// The units of `units_forced` whose first exposure was not forced.
-    pub units_forced_later: u64,
-    /// The units of `units` that were exposed to another variant later.
-    pub units_in_several_variants: u64,
-    /// All exposures of the units, also of forced ones.
-    pub exposures_of_units: u64,
-    /// Those of them that the consumer has marked as mismatched: the configuration version that they name gives
-    /// their unit another variant.
-    pub exposures_mismatched: u64,
-    /// Units that a mismatched exposure counts, since it is their first one, or takes out, since it is a forced one. A later one
-    /// moves no number.
-    pub units_mismatched: u64,
-    /// Units with at least one event.
-    pub conversions: u64,
-    /// The number of events of a unit, and its square, each summed over the units.
-    pub events: String,
-    pub events_squared: String,
-    /// The total value of a unit's events in millionths, and its square, each summed over the units.
-    pub total: String,
-    pub total_squared: String,
+/// The units of one variant in one phase, those with an open window apart.
+#[derive(Clone, Debug, Row, Deserialize)]
+struct Counted {
+    variant: String,
+    phase: u32,
+    is_matured: bool,
+    ingested_since_ms: i64,
+    units: u64,
+    units_forced: u64,
+    units_forced_later: u64,
+    units_in_several_variants: u64,
+    exposures_of_units: u64,
+    exposures_mismatched: u64,
+    units_mismatched: u64,
+    units_with_value: u64,
+    units_with_event: u64,
+    y: String,
+    x: String,
+    yy: String,
+    xx: String,
+    xy: String,
+    units_by_step: Vec<u64>,
+    single_values: Vec<(String, u64)>,
 }
 
-const SQL: &str = include_str!("counts.sql");
-
-const MICROSECONDS_PER_HOUR: u64 = 3_600_000_000;
-
 /// Counts at the cut, without events created after `as_of`.
+///
+/// # Errors
+/// If ClickHouse fails, or answers with something that is no count.
 pub async fn count(
     database: &Database,
     question: &Question<'_>,
     cut: &Cut,
     as_of: Micros,
 ) -> anyhow::Result<Answer> {
-    let (exposures, conversions) = (ends(&cut.exposures), ends(&cut.conversions));
-    let query = database
-        .query(SQL)
-        .bind(question.experiment)
-        .bind(question.event)
-        .bind(question.environments)
-        .bind(question.window_hours.map_or(0, |hours| u64::from(hours) * MICROSECONDS_PER_HOUR))
-        .bind(question.unit_type)
-        .bind(question.switchback.map_or(0, |of| of.window_seconds))
-        .bind(question.switchback.map_or(0, |of| of.burn_in_seconds))
-        .bind(as_of.get())
-        .bind(exposures.epochs)
-        .bind(exposures.next_offsets)
-        .bind(conversions.epochs)
-        .bind(conversions.next_offsets);
+    let query = sql::query(database, question, cut, as_of);
     let sql = query.sql_display().to_string();
-    let doing = format!("counting `{}` in {}", question.event, question.experiment);
-    Ok(Answer { counts: database.rows(&doing, query).await?, sql })
+    let key = &question.experiment.key;
+    let doing = match question.metric {
+        Some(metric) => format!("counting `{}` in {key}", metric.key),
+        None => format!("counting the units of {key}"),
+    };
+    let mut answer = Answer { units: Vec::new(), ingested_since_ms: None, metric: Vec::new(), sql };
+    for counted in database.rows::<Counted>(&doing, query).await? {
+        answer.add(counted).with_context(|| doing.clone())?;
+    }
+    Ok(answer)
+}
+
+impl Answer {
+    /// Adds the counts of a variant in a phase, which come one after the other.
+    fn add(&mut self, counted: Counted) -> anyhow::Result<()> {
+        let same = |variant: &str, phase: u32| variant == counted.variant && phase == counted.phase;
+        if !self.units.last().is_some_and(|of| same(&of.variant, of.phase)) {
+            self.units.push(UnitCounts {
+                variant: counted.variant.clone(),
+                phase: counted.phase,
+                ..UnitCounts::default()
+            });
+        }
+        let units = self.units.last_mut().expect("it was just added");
+        units.units += counted.units;
+        units.units_forced += counted.units_forced;
+        units.units_forced_later += counted.units_forced_later;
+        units.units_in_several_variants += counted.units_in_several_variants;
+        units.exposures_of_units += counted.exposures_of_units;
+        units.exposures_mismatched += counted.exposures_mismatched;
+        units.units_mismatched += counted.units_mismatched;
+        let since = self.ingested_since_ms.get_or_insert(counted.ingested_since_ms);
+        *since = counted.ingested_since_ms.min(*since);
+        let sums = counted.sums()?;
+        if sums.is_empty() {
+            return Ok(());
+        }
+        if !self.metric.last().is_some_and(|of| same(&of.variant, of.phase)) {
+            self.metric.push(MetricCounts {
+                variant: counted.variant.clone(),
+                phase: counted.phase,
+                ..MetricCounts::default()
+            });
+        }
+        let metric = self.metric.last_mut().expect("it was just added");
+        if counted.is_matured {
+            metric.matured = sums;
+        } else {
+            metric.open = sums;
+        }
+        Ok(())
+    }
+}
+
+impl Counted {
+    fn sums(&self) -> anyhow::Result<Sums> {
+        let single = self.single_values.iter().map(|(value, units)| Ok((value.parse()?, *units)));
+        let single: anyhow::Result<Vec<(i128, u64)>> = single.collect();
+        Ok(Sums {
+            units: self.units_with_value,
+            with_event: self.units_with_event,
+            y: self.y.parse().context("reading the sum of the values")?,
+            x: self.x.parse().context("reading the sum of the second values")?,
+            yy: self.yy.parse().context("reading the sum of the squares")?,
+            xx: self.xx.parse().context("reading the sum of the second squares")?,
+            xy: self.xy.parse().context("reading the sum of the products")?,
+            steps: self.units_by_step.clone(),
+            values: Values::from_counts(single.context("reading the single values")?),
+        })
+    }
 }
 
 /// Events created after the as-of time, by a clock ahead of ours. They are left out for now.
@@ -134,84 +186,4 @@ pub async fn count_later(
         .bind(as_of.get());
     let doing = format!("looking for events from the future in {experiment}");
     Ok(database.rows::<Later>(&doing, query).await?.into_iter().next().unwrap_or_default())
-}
-
-/// The value of a unit that is compared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Value {
-    /// The number of its events.
-    Events,
-    /// The sum of their values.
-    Total,
-}
-
-impl Value {
-    /// Returns the number of decimal places.
-    pub fn decimals(self) -> u32 {
-        match self {
-            Value::Events => 0,
-            Value::Total => 6,
-        }
-    }
-}
-
-impl Counts {
-    /// Returns the sums over the units that are compared.
-    pub fn sums(&self, value: Option<Value>) -> Sums {
-        let values = value.map(|value| {
-            let (sum, sum_of_squares) = match value {
-                Value::Events => (&self.events, &self.events_squared),
-                Value::Total => (&self.total, &self.total_squared),
-            };
-            let (sum, sum_of_squares) = (sum.clone(), sum_of_squares.clone());
-            ValueSums { sum, sum_of_squares, decimals: value.decimals() }
-        });
-        Sums { units: self.units, conversions: self.conversions, values }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn counts(total: &str, total_squared: &str) -> Counts {
-        Counts {
-            variant: "a".into(),
-            phase: 1,
-            ingested_since_ms: 0,
-            units: 4,
-            units_forced: 0,
-            units_forced_later: 0,
-            units_in_several_variants: 0,
-            exposures_of_units: 4,
-            exposures_mismatched: 0,
-            units_mismatched: 0,
-            conversions: 2,
-            events: "3".into(),
-            events_squared: "5".into(),
-            total: total.into(),
-            total_squared: total_squared.into(),
-        }
-    }
-
-    #[test]
-    fn moments_come_from_exact_sums() {
-        // Two units with 1 and 2 events, worth 10.5 and 20, and two without.
-        let counts = counts("30500000", "510250000000000");
-        let moments = |value| {
-            let sums = counts.sums(Some(value));
-            sums.moments(sums.values.as_ref().unwrap()).unwrap()
-        };
-        let events = moments(Value::Events);
-        assert_eq!((events.mean(), events.variance()), (0.75, Some(11.0 / 12.0)));
-        let total = moments(Value::Total);
-        assert_eq!((total.mean(), total.variance()), (7.625, Some(92.5625)));
-    }
-
-    #[test]
-    fn sums_beyond_the_arithmetic_are_named() {
-        let sums = counts("1", &"9".repeat(40)).sums(Some(Value::Total));
-        let refused = sums.moments(sums.values.as_ref().unwrap()).unwrap_err();
-        assert_eq!(refused, format!("the sums (1, {}) are beyond 128 bits", "9".repeat(40)));
-    }
 }

@@ -18,6 +18,7 @@ mod trust;
 
 pub use boundary::progress;
 pub use exact::described;
+pub use guardrails::margin;
 pub use trust::{ExposedToSeveral, Mismatched, forced_later, warnings};
 
 /// A p-value below this reads as significant to most people, so the reason explains why it does not count.
@@ -75,9 +76,12 @@ fn guardrail_harmed(evidence: &Evidence<'_>) -> Option<Ruling> {
                 continue;
             };
             let by = look.exact.map_or(String::new(), |exact| format!("{}, ", exact::counts_tested(&exact)));
+            let more_than = metric.margin.map_or(String::new(), |margin| {
+                format!(" by more than the margin of {}", format::percent(margin))
+            });
             let reason = format!(
-                "The guardrail `{}` got worse under `{}`: {} ({by}always-valid {}), so the treatment should not go \
-                 on whatever the primary metric says.",
+                "The guardrail `{}` got worse under `{}`{more_than}: {} ({by}always-valid {}), so the treatment should not \
+                 go on whatever the primary metric says.",
                 metric.key,
                 look.treatment,
                 levels(metric, test),
@@ -98,6 +102,10 @@ fn not_computed(evidence: &Evidence<'_>) -> Option<Ruling> {
             None => no_horizon(&evidence.experiment.plan)?,
         },
     };
+    if primary(evidence).is_some_and(MetricResult::waits_for_its_cap) {
+        let reason = format!("Not enough data on `{key}`: {why}.");
+        return Some(Ruling::of_the_whole(Verdict::NotEnoughData, reason));
+    }
     let reason = format!("There is no verdict on the primary metric `{key}`: {why}.");
     Some(Ruling::of_the_whole(Verdict::NotComputed, reason))
 }

@@ -94,6 +94,17 @@ pub fn fold(changes: Vec<Change>) -> Definitions {
     definitions
 }
 
+impl Definitions {
+    /// Returns the longest time after its first exposure in which a unit's value changes, over the metrics of an experiment
+    /// that have a window; in milliseconds.
+    pub fn longest_window_ms(&self, experiment: &Experiment) -> i64 {
+        let metrics = experiment.metrics.fields().filter_map(|(_, key)| self.metrics.get(key.as_str()));
+        let hours = metrics.filter_map(|of| of.definition.final_after_hours()).max().unwrap_or(0);
+        // Windows are closed by the hour.
+        i64::try_from((hours + 1) * 3_600_000).unwrap_or(i64::MAX)
+    }
+}
+
 impl Change {
     fn defines<T>(&self, definition: T, phases: Vec<Phase>) -> Defined<T> {
         Defined { version: self.version, definition, changed_at_ms: self.changed_at_ms, phases }
@@ -101,11 +112,15 @@ impl Change {
 }
 
 impl Defined<Experiment> {
-    /// Returns whether the schedule analyzes it: while it runs, and for some time after it was stopped.
-    pub fn is_followed(&self, now_ms: i64, follow_stopped_ms: i64) -> bool {
+    /// Returns whether the schedule analyzes it: while it runs, and for some time after its last unit's longest window
+    /// once it was stopped.
+    pub fn is_followed(&self, now_ms: i64, follow_stopped_ms: i64, longest_window_ms: i64) -> bool {
         match self.definition.state {
             State::Running => true,
-            State::Stopped => now_ms - self.changed_at_ms <= follow_stopped_ms,
+            // Its last unit may have been exposed when it was stopped.
+            State::Stopped => {
+                now_ms - self.changed_at_ms <= longest_window_ms.saturating_add(follow_stopped_ms)
+            }
             State::Draft | State::Archived => false,
         }
     }
@@ -195,8 +210,11 @@ mod tests {
     fn a_stopped_experiment_is_followed_for_a_while() {
         let mut stopped = fold(vec![change(1_000, "stopped", 1, (5_000, 5_000), 10_000)]);
         let stopped = stopped.experiments.remove("e").unwrap();
-        assert!(stopped.is_followed(1_500, 500));
-        assert!(!stopped.is_followed(1_501, 500));
+        assert!(stopped.is_followed(1_500, 500, 0));
+        assert!(!stopped.is_followed(1_501, 500, 0));
+        // Longer where a metric's window is open until then.
+        assert!(stopped.is_followed(1_700, 500, 200));
+        assert!(!stopped.is_followed(1_701, 500, 200));
     }
 
     #[test]

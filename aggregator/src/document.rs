@@ -4,16 +4,24 @@
 use schemas::definition::{Direction, MetricType, State, Version};
 use schemas::{Micros, Uuid};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::cut::Cut;
 
+mod boundary;
 mod bounds;
+mod cap;
 mod earlier;
+mod facts;
 mod forms;
+mod margin;
 
+pub use boundary::{AfterStopping, Boundary, BoundaryLook, BoundaryMethod, BoundaryStage, FinalLookDue};
 pub use bounds::Bounds;
+pub use cap::Cap;
 pub use earlier::{ShownBefore, ShownBy, Side};
 pub use forms::{FIRST_FORM, MetricKeys, Unreadable};
+pub use margin::Margin;
 
 /// The form of the documents that this build writes and reads.
 pub const DOCUMENT_VERSION: u32 = 2;
@@ -120,6 +128,10 @@ pub enum WarningKind {
     Stale,
     /// Units that had counted were forced into a variant later, and no longer count.
     UnitsForcedLater,
+    /// There is less information than at the last planned look, so that no look is taken.
+    InformationFell,
+    /// The experiment was stopped before its planned end, and its last look spent all of alpha that was left.
+    EarlyFinalLook,
 }
 
 /// The numbers of one variant for one metric.
@@ -129,13 +141,30 @@ pub struct VariantResult {
     pub control: bool,
     /// Planned share of the units, in basis points.
     pub weight: u32,
+    /// The units that are compared: those whose window has closed, or all if the metric has none.
     pub units: u64,
+    /// Units whose window is open: their values may still change.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub units_open: u64,
+    /// Those of them with at least one event so far.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub conversions_open: u64,
+    /// What `mean` is, of them so far. It is compared with nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mean_open: Option<f64>,
     /// Units with at least one event.
     pub conversions: u64,
+    /// For a funnel: the units that went through the first step, the second, and so on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub units_by_step: Vec<u64>,
     /// conversions / units; null without units.
     pub rate: Option<f64>,
     /// The value that the metric compares: the rate, or the mean per unit.
     pub mean: Option<f64>,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -156,7 +185,16 @@ pub struct MetricResult {
     pub definition_version: Option<Version>,
     pub event: Option<String>,
     pub window_hours: Option<u32>,
+    /// The other options of its definition that decide what is measured, as they are written there.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub options: Map<String, Value>,
     pub direction: Direction,
+    /// The relative harm that this guardrail tolerates; 0.01 is one percent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub margin: Option<f64>,
+    /// Where values are cut, if that is a quantile of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cap: Option<Cap>,
     /// The reason why this metric is not computed at all.
     pub missing: Option<String>,
     pub variants: Vec<VariantResult>,
@@ -211,7 +249,19 @@ pub struct Test {
     /// and added up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub across_phases: Option<AcrossPhases>,
+    /// Set where a covariate from before the exposure adjusts the numbers above.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adjusted: Option<Adjusted>,
     pub missing: Option<String>,
+}
+
+/// What a covariate did to an effect (CUPED).
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Adjusted {
+    /// The share of the effect's variance that the adjustment removed: it saves this share of the units. Slightly below 0
+    /// where the covariate says nothing; null where the unadjusted effect has no variance.
+    pub variance_reduction: Option<f64>,
+    pub lift_absolute_unadjusted: f64,
 }
 
 /// Results of the splits in addition to their combined result.
@@ -251,8 +301,12 @@ pub struct AlwaysValidResult {
     pub interval_relative_to_control: Option<Bounds>,
     /// Whether zero is in the interval; without an interval, whether no effect is in that of `exact`.
     pub includes_zero: Option<bool>,
-    /// For guardrails: the one-sided p-value of "it got worse" at this look.
+    /// For guardrails: the one-sided p-value of "it got worse" at this look; with a margin, of "it got worse by more than
+    /// the margin".
     pub harm_p_value: Option<f64>,
+    /// For guardrails with a margin.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub margin: Option<Margin>,
     /// The exact test that decides in place of the interval while an arm has too few conversions for one;
     /// `missing` then names the arm. The p-values and the e-value of this look are then those of this test.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -307,102 +361,6 @@ pub enum CountedUnits {
     Converted,
     /// Units without any event.
     NotConverted,
-}
-
-/// The test by which a plan with a horizon decides.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum BoundaryMethod {
-    /// Interim looks, by Lan-DeMets spending of the O'Brien-Fleming type.
-    GroupSequential,
-    /// One look, when the planned units have been reached.
-    FixedHorizon,
-}
-
-/// The stage of a plan.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum BoundaryStage {
-    BeforeFirstLook,
-    Interim,
-    /// The look that spent all of alpha.
-    Final,
-    /// Units came after the final look: estimates continue, and decide nothing.
-    PastEnd,
-    /// Looks at units that no longer count left no alpha: there are estimates only, and no look is taken.
-    AlphaSpent,
-}
-
-/// A test with planned units and its looks so far, as the log of looks has them.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Boundary {
-    pub metric: String,
-    pub control: String,
-    pub treatment: String,
-    pub method: BoundaryMethod,
-    /// The part of the plan's alpha that earlier looks left, divided by the number of treatments.
-    pub alpha: f64,
-    /// Alpha spent, by all treatments together, on looks at units that no longer count: before a change of the
-    /// weights, the control or what the metric counts.
-    #[serde(default)]
-    pub alpha_spent_before: f64,
-    pub planned_units_control: u64,
-    pub planned_units_treatment: u64,
-    /// Share of the planned information that both arms have now; a look is taken at some of these only.
-    pub fraction: f64,
-    pub stage: BoundaryStage,
-    pub looks: Vec<BoundaryLook>,
-    /// The first look that crossed; later looks do not undo it.
-    pub crossed_at_look: Option<u32>,
-    /// The first look that crossed while phases counted that are left out now: the decision then rested on
-    /// them.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub crossed_with_phases_left_out: Option<u32>,
-    /// Set once it has crossed or ended by a look at z.
-    pub after_stopping: Option<AfterStopping>,
-    /// The reason why no look could be taken now.
-    pub missing: Option<String>,
-}
-
-/// One look, as it was taken. Treatment minus control.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct BoundaryLook {
-    /// The number of the look, from 1.
-    pub look: u32,
-    pub units_control: u64,
-    pub units_treatment: u64,
-    /// Share of the planned information.
-    pub fraction: f64,
-    pub is_final: bool,
-    /// The look crosses if |z| is at least this; null where too little may be spent for any bound, or where
-    /// `exact` decided.
-    pub critical_value: Option<f64>,
-    /// Alpha spent up to and including this look.
-    pub alpha_spent: f64,
-    pub z: f64,
-    pub crossed: bool,
-    pub lift_absolute: f64,
-    pub standard_error: f64,
-    pub lift_relative: Option<f64>,
-    /// The repeated interval: the intervals of all looks hold at once.
-    pub interval_absolute: Bounds,
-    /// The interval divided by the control's mean as observed: for reading, not exact.
-    pub interval_relative_to_control: Option<Bounds>,
-    /// The exact test that decided this look in place of z, because an arm had too few conversions; the
-    /// interval of the difference is then open on both sides.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub exact: Option<ExactTest>,
-}
-
-/// The estimate that is adjusted for the stopping, by stage-wise ordering. Treatment minus control.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct AfterStopping {
-    /// The first look that crossed, else the final one.
-    pub look: u32,
-    pub p_value: f64,
-    /// The median-unbiased estimate.
-    pub lift_absolute: f64,
-    pub interval_absolute: Bounds,
 }
 
 /// Whether the variants have the shares of units that were planned.
@@ -561,18 +519,6 @@ impl ExactTest {
     }
 }
 
-impl Boundary {
-    /// Returns the look that settled the test: the first that crossed, else the final one, if any.
-    pub fn settled(&self) -> Option<&BoundaryLook> {
-        let crossed = self.looks.iter().find(|look| look.crossed);
-        crossed.or_else(|| self.looks.last().filter(|look| look.is_final))
-    }
-
-    pub fn has_ended(&self) -> bool {
-        self.looks.last().is_some_and(|look| look.is_final)
-    }
-}
-
 impl ExperimentResult {
     pub fn primary(&self) -> Option<&MetricResult> {
         self.metrics.iter().find(|metric| metric.role == Role::Primary)
@@ -580,6 +526,11 @@ impl ExperimentResult {
 }
 
 impl MetricResult {
+    /// Returns whether there are too few values yet to know where to cut them.
+    pub fn waits_for_its_cap(&self) -> bool {
+        self.cap.is_some_and(|cap| cap.value.is_none())
+    }
+
     /// Returns whether the means are shares of units.
     pub fn is_rate(&self) -> bool {
         self.metric_type == Some(MetricType::Conversion)

@@ -5,10 +5,12 @@
 use std::collections::BTreeSet;
 
 use anyhow::bail;
+use counting::micros::HOUR;
+use counting::read::{MetricCounts, UnitCounts};
 use schemas::definition::{Experiment, Metric, Version};
 use schemas::{Micros, Uuid};
 
-use crate::counts::{self, Counts, Later, Question};
+use crate::counts::{self, Later, Question};
 use crate::cut::Cut;
 use crate::database::Database;
 use crate::decision::{self, Evidence, ExposedToSeveral, Mismatched};
@@ -18,7 +20,7 @@ use crate::document::{
     Role, SampleRatio, Warning,
 };
 use crate::expiry;
-use crate::look::{EarlierLooks, Look};
+use crate::look::{EarlierLooks, FrozenCap, Look};
 use crate::metric_analysis::{self, Compared, Frame, Outcome};
 use crate::stale;
 
@@ -34,6 +36,13 @@ pub struct Moment<'a> {
 pub struct CountedExperiment<'a> {
     pub defined: &'a Defined<Experiment>,
     pub moment: Moment<'a>,
+    /// Of every metric the same.
+    pub units: Vec<UnitCounts>,
+    /// When the first of the exposures came into the table, in milliseconds since 1970.
+    pub ingested_since_ms: Option<i64>,
+    /// Units whose phases are missing in the definition as far as it is mirrored. They are counted once it has
+    /// these phases.
+    pub units_of_unknown_phases: u64,
     /// The metrics with their counts, the primary one first.
     pub metrics: Vec<CountedMetric<'a>>,
     pub analysis_id: Uuid,
@@ -48,17 +57,15 @@ pub struct CountedMetric<'a> {
     pub key: &'a str,
     pub role: Role,
     pub definition: Option<(Version, &'a Metric)>,
-    pub counts: Vec<Counts>,
-    /// Units whose phases are missing in the definition as far as it is mirrored. They are counted once it has
-    /// these phases.
-    pub units_of_unknown_phases: u64,
+    pub counts: Vec<MetricCounts>,
+    /// The frozen cap at which the values were cut, if they were.
+    pub cap: Option<i128>,
     pub sql: String,
 }
 
 /// The results computed from the counts and the earlier looks.
 pub struct Numbers<'a> {
-    /// The counts of the primary metric.
-    units: &'a [Counts],
+    units: &'a [UnitCounts],
     srm: SampleRatio,
     /// Phases whose units do not count.
     left_out: BTreeSet<u32>,
@@ -77,11 +84,12 @@ pub struct Conclusion {
     warnings: Vec<Warning>,
 }
 
-/// Counts every metric at the cut. Decides and writes nothing.
+/// Counts every metric at the cut, each with the cap that the looks so far have frozen. Decides and writes nothing.
 pub async fn count<'a>(
     database: &Database,
     moment: &Moment<'a>,
     key: &str,
+    looks: EarlierLooks<'_>,
 ) -> anyhow::Result<CountedExperiment<'a>> {
     let Some(defined) = moment.definitions.experiments.get(key) else {
         bail!("no experiment `{key}` is defined");
@@ -89,40 +97,52 @@ pub async fn count<'a>(
     let environments: Vec<&str> =
         defined.definition.counted_environments.iter().map(|key| key.as_str()).collect();
     let mut counted = Vec::new();
+    let mut units = Vec::new();
+    let mut ingested_since_ms = None;
+    let is_of_a_phase = |number: u32| defined.phases.iter().any(|phase| phase.number == number);
     for (metric, role) in metrics(&defined.definition) {
         let definition = moment.definitions.metrics.get(metric);
+        let is_winsorized = |of: &&Defined<Metric>| of.definition.winsorize().is_some();
+        let cap = definition.filter(is_winsorized).and_then(|of| looks.cap(&of.definition));
         let question = Question {
-            experiment: key,
-            environments: &environments,
-            // The units of an undefined metric are still useful: no event has this name.
-            event: definition.map_or("", |defined| defined.definition.event.as_str()),
-            window_hours: definition.and_then(|defined| defined.definition.window_hours),
-            unit_type: defined.definition.unit_type.as_str(),
-            switchback: defined.definition.switchback,
+            experiment: &defined.definition,
+            metric: definition.map(|defined| &defined.definition),
+            cap,
         };
-        let answer = counts::count(database, &question, moment.cut, moment.as_of).await?;
-        let is_of_a_phase = |of: &Counts| defined.phases.iter().any(|phase| phase.number == of.phase);
-        let (counts, others): (Vec<Counts>, Vec<Counts>) = answer.counts.into_iter().partition(is_of_a_phase);
+        let mut answer = counts::count(database, &question, moment.cut, moment.as_of).await?;
+        answer.metric.retain(|of| is_of_a_phase(of.phase));
+        (units, ingested_since_ms) = (answer.units, answer.ingested_since_ms);
         counted.push(CountedMetric {
             key: metric,
             role,
             definition: definition.map(|defined| (defined.version, &defined.definition)),
-            units_of_unknown_phases: others.iter().map(|of| of.units).sum(),
-            counts,
+            counts: answer.metric,
+            cap,
             sql: answer.sql,
         });
     }
+    let (units, others): (Vec<UnitCounts>, Vec<UnitCounts>) =
+        units.into_iter().partition(|of| is_of_a_phase(of.phase));
     let events: Vec<&str> =
-        counted.iter().filter_map(|of| of.definition).map(|(_, metric)| metric.event.as_str()).collect();
+        counted.iter().filter_map(|of| of.definition).flat_map(|(_, metric)| events_of(metric)).collect();
     let later = counts::count_later(database, key, &events, &environments, moment.as_of).await?;
     Ok(CountedExperiment {
         defined,
         moment: *moment,
+        units,
+        ingested_since_ms,
+        units_of_unknown_phases: others.iter().map(|of| of.units).sum(),
         metrics: counted,
         analysis_id: Uuid::now_v7(),
         at: crate::cut::now()?,
         later,
     })
+}
+
+/// Returns the names of all events that a metric counts.
+fn events_of(metric: &Metric) -> impl Iterator<Item = &str> {
+    let others = metric.denominator_event().into_iter().chain(metric.then_events());
+    std::iter::once(&metric.event).chain(others).map(|key| key.as_str())
 }
 
 /// Returns the metrics of an experiment, the primary one first.
@@ -138,7 +158,7 @@ impl CountedExperiment<'_> {
     /// Computes the numbers, after the looks taken so far.
     pub fn analyze(&self, looks: EarlierLooks<'_>) -> Numbers<'_> {
         let experiment = &self.defined.definition;
-        let units = self.primary().map_or(&[][..], |of| of.counts.as_slice());
+        let units = self.units.as_slice();
         let excluded = experiment.excluded_phases.iter().map(|of| of.phase).collect();
         let srm = metric_analysis::sample_ratio(
             experiment,
@@ -148,20 +168,33 @@ impl CountedExperiment<'_> {
             &excluded,
         );
         let left_out = phases(&srm, |phase| phase.left_out);
-        let frame = Frame { experiment, phases: &self.defined.phases, left_out: &left_out, looks };
+        let frame = Frame {
+            experiment,
+            phases: &self.defined.phases,
+            left_out: &left_out,
+            looks,
+            as_of: self.moment.as_of,
+        };
         let mut metrics = Vec::new();
         let mut comparisons = Vec::new();
+        let mut caps = Vec::new();
         for of in &self.metrics {
-            let outcome =
-                Outcome { key: of.key, role: of.role, definition: of.definition, counts: &of.counts };
+            let outcome = Outcome {
+                key: of.key,
+                role: of.role,
+                definition: of.definition,
+                counts: &of.counts,
+                counted_with_cap: of.cap,
+            };
             let analyzed = metric_analysis::metric(&frame, &outcome);
             metrics.push(analyzed.result);
             comparisons.extend(analyzed.comparisons);
+            caps.extend(analyzed.frozen);
         }
         let kept_days = self.moment.definitions.exposures_kept_days;
-        let complete_until = expiry::complete_until(units, looks, kept_days);
+        let complete_until = expiry::complete_until(self.ingested_since_ms, looks, kept_days);
         let seen = Seen { left_out: &left_out, alarms: phases(&srm, |phase| phase.alarm), complete_until };
-        let look = self.look(looks, seen, comparisons);
+        let look = self.look(looks, seen, comparisons, caps);
         if let Some(look) = &look {
             use_recorded_p_values(&mut metrics, look);
         }
@@ -171,8 +204,15 @@ impl CountedExperiment<'_> {
     }
 
     /// Returns the look that has to be recorded, if any.
-    fn look(&self, looks: EarlierLooks<'_>, seen: Seen<'_>, comparisons: Vec<Compared>) -> Option<Look> {
-        let is_due = seen.alarms != looks.alarms()
+    fn look(
+        &self,
+        looks: EarlierLooks<'_>,
+        seen: Seen<'_>,
+        comparisons: Vec<Compared>,
+        caps: Vec<FrozenCap>,
+    ) -> Option<Look> {
+        let is_due = !caps.is_empty()
+            || seen.alarms != looks.alarms()
             || seen.complete_until != looks.complete_until()
             || comparisons.iter().any(|of| of.is_due);
         if !is_due {
@@ -192,6 +232,7 @@ impl CountedExperiment<'_> {
             phases_left_out: seen.left_out.clone(),
             sample_ratio_alarms: seen.alarms,
             complete_until: seen.complete_until,
+            caps,
             comparisons: comparisons.into_iter().map(|of| of.comparison).collect(),
         })
     }
@@ -242,7 +283,7 @@ impl CountedExperiment<'_> {
             units_forced: units.iter().map(|of| of.units_forced).sum(),
             units_forced_later,
             units_left_out: units.iter().filter(|of| left_out.contains(&of.phase)).map(|of| of.units).sum(),
-            units_of_unknown_phases: self.primary().map_or(0, |of| of.units_of_unknown_phases),
+            units_of_unknown_phases: self.units_of_unknown_phases,
             units_of_unknown_variants: units
                 .iter()
                 .filter(|of| !is_variant(&of.variant))
@@ -263,10 +304,6 @@ impl CountedExperiment<'_> {
                 .map(|of| CountingQuery { metric: of.key.to_owned(), query: of.sql.clone() })
                 .collect(),
         }
-    }
-
-    fn primary(&self) -> Option<&CountedMetric<'_>> {
-        self.metrics.iter().find(|of| of.role == Role::Primary)
     }
 }
 
@@ -337,6 +374,15 @@ pub fn is_current(previous: &ExperimentResult, moment: &Moment<'_>) -> bool {
         && previous.cut == *moment.cut
         && previous.definition_version == defined.version
         && same_metrics
+        && !may_have_matured(previous, moment.as_of)
         && (previous.events_after_as_of == 0
             || previous.first_event_after_as_of.is_some_and(|first| moment.as_of < first))
+}
+
+/// Whether the window of units that were open may have closed since. Windows close by the hour.
+fn may_have_matured(previous: &ExperimentResult, as_of: Micros) -> bool {
+    let has_open = previous.metrics.iter().any(|metric| metric.variants.iter().any(|of| of.units_open > 0));
+    let hour = |at: Micros| at.get().div_euclid(HOUR);
+    // A document without a readable time is analyzed again.
+    has_open && Micros::parse(&previous.as_of).map_or(true, |before| hour(before) != hour(as_of))
 }

@@ -3,7 +3,6 @@
 
 use schemas::Micros;
 
-use crate::counts::Counts;
 use crate::document::{ExperimentResult, Warning, WarningKind};
 use crate::look::EarlierLooks;
 use crate::stale;
@@ -14,15 +13,17 @@ const DAY_MICROS: i64 = 86_400_000_000;
 const WARNED_BEFORE_MICROS: i64 = 28 * DAY_MICROS;
 
 /// Returns when the first of the counted exposures may be dropped: at the end of the given number of days after
-/// the day of its ingestion. If there are none now, returns the time recorded by the looks. None if exposures
+/// the day of its ingestion. If there is none now, returns the time recorded by the looks. None if exposures
 /// are kept for ever, or there never were any.
-pub fn complete_until(counts: &[Counts], looks: EarlierLooks<'_>, kept_days: u32) -> Option<Micros> {
+pub fn complete_until(
+    ingested_since_ms: Option<i64>,
+    looks: EarlierLooks<'_>,
+    kept_days: u32,
+) -> Option<Micros> {
     if kept_days == 0 {
         return None;
     }
-    let Some(first) = counts.iter().map(|of| of.ingested_since_ms).min() else {
-        return looks.complete_until();
-    };
+    let Some(first) = ingested_since_ms else { return looks.complete_until() };
     let day = (first * 1_000).div_euclid(DAY_MICROS);
     Micros::new((day + i64::from(kept_days)) * DAY_MICROS).ok()
 }

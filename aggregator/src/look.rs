@@ -3,12 +3,17 @@
 
 use std::collections::BTreeSet;
 
-use schemas::definition::{MetricType, Version};
+use schemas::definition::{Metric, MetricType, Version};
 use schemas::{Micros, Uuid};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use stats::group_sequential::{Boundary, Design, Spending};
 use stats::phases::{self, Stratum};
-use stats::{Alpha, Alternative, Arm, ExactSums, Moments, Pair, TreatmentShare};
+use stats::quantile::ArmQuantile;
+use stats::{
+    Alpha, Alternative, Arm, ExactPairSums, ExactSums, Moments, Pair, PairMoments, TreatmentShare, cuped,
+    ratio,
+};
 
 use crate::cut::Cut;
 use crate::document::{BoundaryLook, MetricResult, Role};
@@ -33,8 +38,31 @@ pub struct Look {
     /// counted from then on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub complete_until: Option<Micros>,
+    /// The caps that this look froze.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub caps: Vec<FrozenCap>,
     /// The comparisons of the primary metric and the guardrails: the control against each treatment.
     pub comparisons: Vec<Comparison>,
+}
+
+/// The cap of a winsorized metric. It never moves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FrozenCap {
+    pub metric: String,
+    /// The fields of the metric's definition that decide what is measured: another metric has another cap.
+    pub measures: Map<String, Value>,
+    /// A whole number of events or millionths; as text, because it can be larger than JSON numbers.
+    pub cap: String,
+}
+
+/// Returns the fields of a metric's definition that decide the values of its units.
+pub fn fields_that_measure(metric: &Metric) -> Map<String, Value> {
+    let Ok(Value::Object(mut fields)) = serde_json::to_value(metric) else {
+        unreachable!("a metric is written as an object")
+    };
+    fields.retain(|name, _| !["key", "owner", "description", "direction"].contains(&name.as_str()));
+    fields
 }
 
 /// One comparison, as the look saw it.
@@ -65,6 +93,9 @@ pub struct Identity {
     pub metric_type: Option<MetricType>,
     pub event: Option<String>,
     pub window_hours: Option<u32>,
+    /// As in the document, and the margin of a guardrail.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub options: Map<String, Value>,
     pub control: String,
 }
 
@@ -90,6 +121,26 @@ pub struct Sums {
     /// The values of a mean; none for a rate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub values: Option<ValueSums>,
+    /// The quantile of a quantile metric.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quantile: Option<QuantileValues>,
+}
+
+/// A quantile over the units of an arm.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QuantileValues {
+    /// None while there are too few units beyond it.
+    pub estimate: Option<QuantileEstimate>,
+}
+
+/// The quantile and both ends of its 95 % interval (Woodruff 1952), in millionths.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QuantileEstimate {
+    pub lower: String,
+    pub value: String,
+    pub upper: String,
 }
 
 /// Exact whole numbers as text, because they can be larger than JSON numbers.
@@ -100,6 +151,24 @@ pub struct ValueSums {
     pub sum: String,
     pub sum_of_squares: String,
     /// The decimal places of a value; its square has twice as many.
+    pub decimals: u32,
+    /// The denominators of a ratio.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub denominator: Option<SecondSums>,
+    /// The same value from the time before the exposure, where effects are adjusted by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub covariate: Option<SecondSums>,
+}
+
+/// A second value of each unit, beside the one that is compared.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SecondSums {
+    /// The value and its square, each summed over the units.
+    pub sum: String,
+    pub sum_of_squares: String,
+    /// The product of both values of a unit, summed over the units.
+    pub sum_of_products: String,
     pub decimals: u32,
 }
 
@@ -122,6 +191,7 @@ impl Look {
             phases_left_out: BTreeSet::new(),
             sample_ratio_alarms: BTreeSet::new(),
             complete_until: None,
+            caps: Vec::new(),
             comparisons: Vec::new(),
         }
     }
@@ -129,33 +199,47 @@ impl Look {
 
 impl Identity {
     pub fn of(metric: &MetricResult, control: &str) -> Identity {
+        let mut options = metric.options.clone();
+        // Another margin is another question about harm.
+        options.extend(metric.margin.map(|margin| ("margin".to_owned(), margin.into())));
         Identity {
             metric: metric.key.clone(),
             role: metric.role,
             metric_type: metric.metric_type,
             event: metric.event.clone(),
             window_hours: metric.window_hours,
+            options,
             control: control.to_owned(),
         }
     }
 }
 
 impl Sums {
-    /// Returns the sums of no units; `decimals` are those of a mean's values.
-    pub fn of_nothing(decimals: Option<u32>) -> Sums {
-        let zero = || "0".to_owned();
-        let values = decimals.map(|decimals| ValueSums { sum: zero(), sum_of_squares: zero(), decimals });
-        Sums { units: 0, conversions: 0, values }
-    }
-
     pub fn arm(&self) -> Result<Arm, String> {
         let counts = stats::Counts { units: self.units, conversions: self.conversions };
         Arm::new(counts).map_err(|invalid| invalid.to_string())
     }
 
-    pub fn moments(&self, values: &ValueSums) -> Result<Moments, String> {
+    /// Returns the moments of what is compared; none for a rate. Those of a ratio are of its linearized values, and those of a
+    /// quantile have its standard error. A ratio without two units, or whose denominators add up to 0, and a quantile of too
+    /// few units have moments of no units.
+    pub fn moments(&self) -> Result<Option<Moments>, String> {
+        let invalid = |invalid: stats::Invalid| invalid.to_string();
+        if let Some(quantile) = &self.quantile {
+            let Some(estimate) = &quantile.estimate else { return Ok(Some(Moments::EMPTY)) };
+            let arm = estimate.arm()?;
+            let variance = arm.standard_error().powi(2) * self.units as f64;
+            return Moments::from_variance(self.units, arm.estimate(), variance).map(Some).map_err(invalid);
+        }
+        let Some(values) = &self.values else { return Ok(None) };
         let exact = values.exact(self.units)?;
-        Moments::from_exact(exact).map_err(|invalid| invalid.to_string())
+        let Some(denominator) = &values.denominator else {
+            return Moments::from_exact(exact).map(Some).map_err(invalid);
+        };
+        let pair = denominator.beside(values, self.units)?;
+        // The numerator is the first of a ratio's values.
+        let arms = ratio::linearized(Pair { control: pair, treatment: pair });
+        Ok(Some(arms.map_or(Moments::EMPTY, |arms| arms.control)))
     }
 
     /// Returns the sums of both together.
@@ -168,13 +252,15 @@ impl Sums {
             units: self.units + other.units,
             conversions: self.conversions + other.conversions,
             values,
+            // Quantiles are not added up: their phases are never merged.
+            quantile: None,
         })
     }
 }
 
 impl ValueSums {
     fn exact(&self, count: u64) -> Result<ExactSums, String> {
-        let ValueSums { sum, sum_of_squares, decimals } = self;
+        let ValueSums { sum, sum_of_squares, decimals, .. } = self;
         let too_large = |_| self.too_large();
         Ok(ExactSums {
             count,
@@ -188,8 +274,16 @@ impl ValueSums {
         let (one, two) = (self.exact(0)?, other.exact(0)?);
         let sum = one.sum.checked_add(two.sum).ok_or_else(|| self.too_large())?;
         let squares = one.sum_of_squares.checked_add(two.sum_of_squares).ok_or_else(|| self.too_large())?;
-        let decimals = self.decimals;
-        Ok(ValueSums { sum: sum.to_string(), sum_of_squares: squares.to_string(), decimals })
+        let denominator = match (&self.denominator, &other.denominator) {
+            (Some(one), Some(other)) => Some(one.and(other)?),
+            (one, other) => one.clone().or_else(|| other.clone()),
+        };
+        let covariate = match (&self.covariate, &other.covariate) {
+            (Some(one), Some(other)) => Some(one.and(other)?),
+            (one, other) => one.clone().or_else(|| other.clone()),
+        };
+        let (sum, sum_of_squares) = (sum.to_string(), squares.to_string());
+        Ok(ValueSums { sum, sum_of_squares, decimals: self.decimals, denominator, covariate })
     }
 
     fn too_large(&self) -> String {
@@ -198,6 +292,59 @@ impl ValueSums {
 
     fn is_zero(&self) -> bool {
         self.sum == "0" && self.sum_of_squares == "0"
+    }
+}
+
+impl QuantileEstimate {
+    fn arm(&self) -> Result<ArmQuantile, String> {
+        let millionths = |text: &str| -> Result<f64, String> {
+            let whole: i128 = text.parse().map_err(|_| format!("the quantile {text} is beyond 128 bits"))?;
+            Ok(whole as f64 / 1e6)
+        };
+        let (lower, value, upper) =
+            (millionths(&self.lower)?, millionths(&self.value)?, millionths(&self.upper)?);
+        ArmQuantile::new(lower, value, upper).map_err(|invalid| invalid.to_string())
+    }
+}
+
+impl SecondSums {
+    /// The moments of both values: those of a ratio with the numerator first, those of a covariate with the covariate first.
+    fn beside(&self, values: &ValueSums, units: u64) -> Result<PairMoments, String> {
+        let sum_of_products = self.sum_of_products.parse().map_err(|_| self.too_large())?;
+        let (own, other) = (self.exact(units)?, values.exact(units)?);
+        let (x, y) = if values.denominator.is_some() { (other, own) } else { (own, other) };
+        PairMoments::from_exact(ExactPairSums { x, y, sum_of_products })
+            .map_err(|invalid| invalid.to_string())
+    }
+
+    fn exact(&self, count: u64) -> Result<ExactSums, String> {
+        let SecondSums { sum, sum_of_squares, decimals, .. } = self;
+        let sums = (sum.parse(), sum_of_squares.parse());
+        let (Ok(sum), Ok(sum_of_squares)) = sums else { return Err(self.too_large()) };
+        Ok(ExactSums { count, sum, sum_of_squares, decimals: *decimals })
+    }
+
+    fn and(&self, other: &SecondSums) -> Result<SecondSums, String> {
+        let add = |one: &str, two: &str| -> Result<String, String> {
+            let sum = match (one.parse::<i128>(), two.parse::<i128>()) {
+                (Ok(one), Ok(two)) => one.checked_add(two),
+                _ => None,
+            };
+            sum.map(|sum| sum.to_string()).ok_or_else(|| self.too_large())
+        };
+        Ok(SecondSums {
+            sum: add(&self.sum, &other.sum)?,
+            sum_of_squares: add(&self.sum_of_squares, &other.sum_of_squares)?,
+            sum_of_products: add(&self.sum_of_products, &other.sum_of_products)?,
+            decimals: self.decimals,
+        })
+    }
+
+    fn too_large(&self) -> String {
+        let SecondSums { sum, sum_of_squares, sum_of_products, .. } = self;
+        format!(
+            "the sums of the denominators ({sum}, {sum_of_squares}, {sum_of_products}) are beyond 128 bits"
+        )
     }
 }
 
@@ -229,27 +376,60 @@ impl PhaseSums {
         none(&self.control) && none(&self.treatment)
     }
 
+    /// Returns both arms' moments of what is compared; none for a rate. Where there is a covariate, its part of the values is
+    /// taken out (CUPED), unless an arm has too few units for that.
+    pub fn moments(&self) -> Result<Option<Pair<Moments>>, String> {
+        let (Some(control), Some(treatment)) = (self.control.moments()?, self.treatment.moments()?) else {
+            return Ok(None);
+        };
+        let plain = Pair { control, treatment };
+        let Some(pair) = self.with_covariate()? else { return Ok(Some(plain)) };
+        Ok(Some(cuped::adjust(pair).map_or(plain, |adjusted| adjusted.arms)))
+    }
+
+    fn with_covariate(&self) -> Result<Option<Pair<PairMoments>>, String> {
+        let of = |sums: &Sums| {
+            let values = sums.values.as_ref()?;
+            Some(values.covariate.as_ref()?.beside(values, sums.units))
+        };
+        let (Some(control), Some(treatment)) = (of(&self.control), of(&self.treatment)) else {
+            return Ok(None);
+        };
+        Ok(Some(Pair { control: control?, treatment: treatment? }))
+    }
+
+    /// The same sums without the covariate.
+    pub fn unadjusted(&self) -> PhaseSums {
+        let mut plain = self.clone();
+        for sums in [&mut plain.control, &mut plain.treatment] {
+            if let Some(values) = &mut sums.values {
+                values.covariate = None;
+            }
+        }
+        plain
+    }
+
     /// `counting`: whether the units with events are counted too.
     fn stratum(&self, share: TreatmentShare, counting: bool) -> Result<Stratum, String> {
         let arms = Pair { control: self.control.arm()?, treatment: self.treatment.arm()? };
-        let (Some(control), Some(treatment)) = (&self.control.values, &self.treatment.values) else {
-            return Ok(Stratum::of_rates(share, arms));
-        };
-        let moments =
-            Pair { control: self.control.moments(control)?, treatment: self.treatment.moments(treatment)? };
+        let Some(moments) = self.moments()? else { return Ok(Stratum::of_rates(share, arms)) };
         let stratum = Stratum::of_means(share, moments);
+        // All units of a quantile have events.
+        let counting = counting && self.control.quantile.is_none();
         Ok(if counting { stratum.counting(arms) } else { stratum })
     }
 }
 
-/// Returns the phases that count, with consecutive phases of the same split merged. A phase in which one of the
-/// arms was planned to get no units compares nothing and is left out.
+/// Returns the phases that count, with consecutive phases of the same split merged, except those of a quantile. A phase in
+/// which one of the arms was planned to get no units compares nothing and is left out.
 pub fn splits(phases: &[PhaseSums], left_out: &BTreeSet<u32>) -> Result<Vec<PhaseSums>, String> {
     let mut splits: Vec<PhaseSums> = Vec::new();
     let compared = |of: &&PhaseSums| !left_out.contains(&of.phase) && of.treatment_share().is_some();
     for phase in phases.iter().filter(compared) {
         match splits.last_mut() {
-            Some(last) if last.has_the_split_of(phase) => *last = last.and(phase)?,
+            Some(last) if last.has_the_split_of(phase) && phase.control.quantile.is_none() => {
+                *last = last.and(phase)?;
+            }
             _ => splits.push(phase.clone()),
         }
     }
@@ -277,6 +457,14 @@ impl<'a> EarlierLooks<'a> {
             own.map(|comparison| (comparison, &look.phases_left_out))
         });
         looks.collect()
+    }
+
+    /// The cap of a winsorized metric, if a look has frozen it.
+    pub fn cap(self, metric: &Metric) -> Option<i128> {
+        let measures = fields_that_measure(metric);
+        let mut caps = self.0.iter().flat_map(|look| &look.caps);
+        let own = caps.find(|of| of.metric == metric.key.as_str() && of.measures == measures);
+        own.and_then(|of| of.cap.parse().ok())
     }
 
     /// Phases whose sample ratio has alarmed.

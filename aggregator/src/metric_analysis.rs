@@ -4,14 +4,17 @@
 
 use std::collections::BTreeSet;
 
-use schemas::definition::{Direction, Experiment, Method, Metric, UnitValue, Variant, Version};
+use counting::micros::HOUR;
+use counting::read::MetricCounts;
+use lab::format;
+use schemas::Micros;
+use schemas::definition::{Direction, Experiment, Method, Metric, State, Variant, Version};
 use stats::confidence_sequence::DEFAULT_TUNING_UNITS;
 use stats::{Alpha, Missing, Pair, TreatmentShare};
 
-use crate::counts::{Counts, Value};
 use crate::definitions::Phase;
 use crate::document::{MetricResult, Role, VariantResult};
-use crate::look::{Comparison, EarlierLooks, Identity, PhaseSums, Sums, splits};
+use crate::look::{Comparison, EarlierLooks, FrozenCap, Identity, PhaseSums, Sums, splits};
 
 mod always_valid;
 pub mod boundary;
@@ -19,11 +22,15 @@ mod data;
 mod earlier;
 mod exact;
 mod fixed;
+mod margin;
+mod measure;
 mod sample_ratio;
 mod secondary;
+mod winsorized;
 
 use always_valid::{AlwaysValidPlan, PastLooks, always_valid};
 use data::Data;
+use measure::Measure;
 pub use sample_ratio::sample_ratio;
 pub use secondary::adjust_p_values;
 
@@ -33,7 +40,9 @@ pub struct Outcome<'a> {
     pub role: Role,
     /// None if no such metric is defined.
     pub definition: Option<(Version, &'a Metric)>,
-    pub counts: &'a [Counts],
+    pub counts: &'a [MetricCounts],
+    /// The frozen cap at which the values were cut when they were counted, if they were.
+    pub counted_with_cap: Option<i128>,
 }
 
 /// The inputs of the analysis other than the counts.
@@ -45,6 +54,20 @@ pub struct Frame<'a> {
     pub left_out: &'a BTreeSet<u32>,
     /// The looks before this one.
     pub looks: EarlierLooks<'a>,
+    pub as_of: Micros,
+}
+
+impl Frame<'_> {
+    fn is_stopped(&self) -> bool {
+        matches!(self.experiment.state, State::Stopped | State::Archived)
+    }
+
+    /// Returns when the window of a unit that is exposed now has closed. Windows close by the hour.
+    fn matured_at_latest(&self, outcome: &Outcome<'_>) -> Option<Micros> {
+        let (_, metric) = outcome.definition?;
+        let after = i64::try_from(metric.final_after_hours()? + 1).ok()?.checked_mul(HOUR)?;
+        Micros::new(self.as_of.get().checked_add(after)?).ok()
+    }
 }
 
 /// A metric's numbers, and the comparisons that a look would record.
@@ -52,6 +75,8 @@ pub struct Analyzed {
     pub result: MetricResult,
     /// Empty for a secondary metric, which decides nothing.
     pub comparisons: Vec<Compared>,
+    /// The cap of a winsorized metric, if it has to be recorded.
+    pub frozen: Option<FrozenCap>,
 }
 
 /// A comparison as this look would record it, and whether it has to be recorded.
@@ -63,6 +88,7 @@ pub struct Compared {
 
 /// Computes all numbers of one metric.
 pub fn metric(frame: &Frame<'_>, outcome: &Outcome<'_>) -> Analyzed {
+    let winsorized::Capped { counts, cap, frozen } = winsorized::cut(frame, outcome);
     let mut result = MetricResult {
         key: outcome.key.to_owned(),
         role: outcome.role,
@@ -70,7 +96,10 @@ pub fn metric(frame: &Frame<'_>, outcome: &Outcome<'_>) -> Analyzed {
         definition_version: outcome.definition.map(|(version, _)| version),
         event: outcome.definition.map(|(_, metric)| metric.event.as_str().to_owned()),
         window_hours: outcome.definition.and_then(|(_, metric)| metric.window_hours),
+        options: outcome.definition.map(|(_, metric)| measure::options(metric)).unwrap_or_default(),
         direction: outcome.definition.map_or(Direction::Increase, |(_, metric)| metric.direction),
+        margin: margin_of(frame.experiment, outcome),
+        cap,
         missing: None,
         variants: Vec::new(),
         tests: Vec::new(),
@@ -80,67 +109,58 @@ pub fn metric(frame: &Frame<'_>, outcome: &Outcome<'_>) -> Analyzed {
     };
     let measure = match outcome.definition {
         None => Err(format!("no metric `{}` is defined", outcome.key)),
-        Some((_, metric)) => Measure::of(metric),
+        Some((_, metric)) => Measure::of(metric, frame.experiment),
     };
-    let value = measure.as_ref().ok().and_then(|measure| measure.value());
-    let arms: Vec<VariantCounts<'_>> = frame
-        .experiment
-        .variants
-        .iter()
-        .map(|variant| VariantCounts::of(variant, outcome.counts, value))
-        .collect();
-    result.variants = arms.iter().map(|arm| arm.shown(frame, measure.as_ref().ok().copied())).collect();
+    let shown = measure.as_ref().ok().copied();
+    let arms: Vec<VariantCounts<'_>> =
+        frame.experiment.variants.iter().map(|variant| VariantCounts::of(variant, &counts, shown)).collect();
+    result.variants = arms.iter().map(|arm| arm.shown(frame, shown)).collect();
     let mut comparisons = Vec::new();
     match measure {
         Err(why) => result.missing = Some(why),
+        Ok(_) if result.waits_for_its_cap() => {
+            // The mean of values that are not cut is another metric.
+            result.variants.iter_mut().for_each(|variant| (variant.mean, variant.mean_open) = (None, None));
+            result.missing = cap.map(|cap| {
+                format!(
+                    "its cap needs {} values that are not 0, and {} are there",
+                    format::count(cap.values_needed),
+                    format::count(cap.values)
+                )
+            });
+        }
         Ok(_) => {
-            if let Err(why) = compare(frame, &arms, &mut result, &mut comparisons) {
+            if let Err(why) = compare(frame, outcome, &arms, &mut result, &mut comparisons) {
                 result.missing = Some(why);
             }
         }
     }
-    Analyzed { result, comparisons }
+    Analyzed { result, comparisons, frozen }
 }
 
-/// The quantity of a unit that is compared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Measure {
-    /// Whether it converted.
-    Rate,
-    /// A value of the unit.
-    Mean(Value),
-}
-
-impl Measure {
-    fn of(metric: &Metric) -> Result<Measure, String> {
-        match metric.unit_value() {
-            Ok(UnitValue::HasEvent) => Ok(Measure::Rate),
-            Ok(UnitValue::Events) => Ok(Measure::Mean(Value::Events)),
-            Ok(UnitValue::Total) => Ok(Measure::Mean(Value::Total)),
-            Err(what) => Err(format!("this version does not compute {what}")),
-        }
-    }
-
-    fn value(self) -> Option<Value> {
-        match self {
-            Measure::Rate => None,
-            Measure::Mean(value) => Some(value),
-        }
-    }
+/// Returns the relative harm that a guardrail tolerates.
+fn margin_of(experiment: &Experiment, outcome: &Outcome<'_>) -> Option<f64> {
+    let mut margins = experiment.metrics.margins.iter();
+    let own = margins.find(|(key, _)| key.as_str() == outcome.key).map(|(_, margin)| *margin);
+    own.filter(|_| outcome.role == Role::Guardrail)
 }
 
 /// A variant with its counts by phase; phases in which nobody was exposed to it are absent.
 struct VariantCounts<'a> {
     variant: &'a Variant,
+    /// Of the matured units.
     sums: Vec<(u32, Sums)>,
+    counts: Vec<&'a MetricCounts>,
     nothing: Sums,
 }
 
 impl<'a> VariantCounts<'a> {
-    fn of(variant: &'a Variant, counts: &[Counts], value: Option<Value>) -> VariantCounts<'a> {
+    fn of(variant: &'a Variant, counts: &'a [MetricCounts], measure: Option<Measure>) -> VariantCounts<'a> {
+        let measure = measure.unwrap_or(Measure::Rate);
         let own = counts.iter().filter(|counts| counts.variant == variant.key.as_str());
-        let sums = own.map(|counts| (counts.phase, counts.sums(value))).collect();
-        VariantCounts { variant, sums, nothing: Sums::of_nothing(value.map(Value::decimals)) }
+        let counts: Vec<&MetricCounts> = own.collect();
+        let sums = counts.iter().map(|counts| (counts.phase, measure.sums(&counts.matured))).collect();
+        VariantCounts { variant, sums, counts, nothing: measure.sums(&counting::sums::Sums::default()) }
     }
 
     fn of_phase(&self, phase: u32) -> Sums {
@@ -162,31 +182,39 @@ impl<'a> VariantCounts<'a> {
         let units = self.units(frame);
         let conversions = self.counting(frame).map(|sums| sums.conversions).sum();
         let rate = (units > 0).then(|| conversions as f64 / units as f64);
+        let counting = self.counts.iter().filter(|of| !frame.left_out.contains(&of.phase));
+        let mut all = MetricCounts::default();
+        for of in counting {
+            all.matured.merge(&of.matured);
+            all.open.merge(&of.open);
+        }
+        let mean = |sums: &counting::sums::Sums| match measure? {
+            Measure::Rate => (sums.units > 0).then(|| sums.with_event as f64 / sums.units as f64),
+            measure => {
+                let moments = measure.sums(sums).moments().ok().flatten();
+                moments.filter(|of| of.count() > 0).map(|of| of.mean())
+            }
+        };
         VariantResult {
             key: self.variant.key.as_str().to_owned(),
             control: self.variant.key == frame.experiment.control,
             weight: self.variant.weight.get(),
             units,
+            units_open: all.open.units,
+            conversions_open: all.open.with_event,
+            mean_open: mean(&all.open),
             conversions,
+            units_by_step: all.matured.steps.clone(),
             rate,
-            mean: match measure {
-                None => None,
-                Some(Measure::Rate) => rate,
-                Some(Measure::Mean(_)) => self.mean(frame).filter(|_| units > 0),
-            },
+            mean: mean(&all.matured),
         }
-    }
-
-    /// Of all units, whatever their phase.
-    fn mean(&self, frame: &Frame<'_>) -> Option<f64> {
-        let all = self.counting(frame).cloned().map(Ok).reduce(|one, other| one?.and(&other?))?.ok()?;
-        all.values.as_ref().and_then(|values| all.moments(values).ok()).map(|moments| moments.mean())
     }
 }
 
 /// Compares the control with each treatment that gets any units.
 fn compare(
     frame: &Frame<'_>,
+    outcome: &Outcome<'_>,
     arms: &[VariantCounts<'_>],
     result: &mut MetricResult,
     comparisons: &mut Vec<Compared>,
@@ -204,6 +232,7 @@ fn compare(
     let share = ever_compared(frame.phases, control.variant);
     let alpha = Alpha::new(experiment.plan.alpha).map_err(|invalid| invalid.to_string())?;
     let units: u64 = arms.iter().map(|arm| arm.units(frame)).sum();
+    let matured_at_latest = frame.matured_at_latest(outcome);
     for treatment in treatments {
         let names = Names {
             metric: result.key.clone(),
@@ -224,6 +253,7 @@ fn compare(
             tuned_for_units: first.tuned_for_units(experiment),
             share: first.share,
             harm: (result.role == Role::Guardrail).then_some(result.direction),
+            margin: result.margin,
         };
         let identity = Identity::of(result, &names.control);
         let past = PastLooks { identity: &identity, frame, names: &names };
@@ -251,6 +281,8 @@ fn compare(
                 data: &data,
                 treatments: &compared,
                 units_of_all_arms: units,
+                open: result.variants.iter().map(|variant| variant.units_open).sum(),
+                matured_at_latest,
                 is_split_anew: splits(&phases, &BTreeSet::new())?.len() > 1,
                 planned: first.planned_units(test.horizon).map(|units| units.round() as u64),
             };

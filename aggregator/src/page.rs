@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use crate::decision::{described, progress};
+use crate::decision::{described, margin, progress};
 use crate::document::{AlwaysValidResult, Bounds, ExperimentResult, MetricResult, Role, Test};
 use crate::store::Point;
 use lab::chart::{Chart, Series, Stretch, escape};
@@ -159,6 +159,9 @@ fn metric_section(metric: &MetricResult, history: &[Point]) -> String {
         metric.role.as_str(),
     );
     section.push_str(&variants_table(metric));
+    for fact in metric.facts() {
+        put(&mut section, format_args!("<p class=\"facts\">{}.</p>\n", prose(&fact)));
+    }
     if let Some(missing) = &metric.missing {
         put(&mut section, format_args!("<p>No numbers: {}.</p>\n", escape(missing)));
     }
@@ -215,6 +218,9 @@ fn variants_table(metric: &MetricResult) -> String {
             put(&mut table, format_args!("<p class=\"facts\">{}.</p>\n", prose(&described)));
         } else if let Some(missing) = &look.missing {
             put(&mut table, format_args!("<p class=\"facts\">Too early: {}.</p>\n", prose(missing)));
+        }
+        if let Some(margin) = margin(look) {
+            put(&mut table, format_args!("<p class=\"facts\">Margin: {}.</p>\n", prose(&margin)));
         }
         if let Some(adjusted) = look.p_value_adjusted {
             put(

@@ -43,7 +43,8 @@ pub async fn publish(
         let written = freeze(database, key, before, until).await?;
         return Ok(Published { written, looks: 0, lost: 0 });
     }
-    let counted = count(database, moment, key).await?;
+    let looks = log.of(key)?;
+    let counted = count(database, moment, key, EarlierLooks(&looks)).await?;
     for lost in 0..RACES_MAX {
         let looks = log.of(key)?;
         let numbers = counted.analyze(EarlierLooks(&looks));

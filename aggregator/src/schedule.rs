@@ -202,7 +202,9 @@ impl Schedule {
         let now_ms = moment.as_of.millis();
         let experiments = definitions.experiments.iter();
         experiments
-            .filter(|(_, defined)| defined.is_followed(now_ms, follow_ms))
+            .filter(|(_, of)| {
+                of.is_followed(now_ms, follow_ms, definitions.longest_window_ms(&of.definition))
+            })
             .map(|(key, _)| key.as_str())
             .collect()
     }

@@ -4,8 +4,7 @@
 mod story;
 
 use aggregator::document::{Role, Verdict, WarningKind};
-use schemas::definition::{Direction, EventFilter, Limit, MetricKind, PerUnit, RatioTerm};
-use schemas::{Decimal6, Key};
+use schemas::definition::{Direction, Limit, MetricKind};
 use serde_json::{Value, json};
 use story::{Arm, Other, Story};
 
@@ -32,31 +31,14 @@ fn the_story_ships_and_stops_with_a_guardrail_that_has_numbers() {
     assert_eq!(story.last().decision.verdict, Verdict::Ship);
 }
 
-/// Errors per request.
-fn ratio() -> MetricKind {
-    MetricKind::Ratio {
-        numerator: RatioTerm::Events,
-        denominator: RatioTerm::Events,
-        denominator_event: Key::new("request").unwrap(),
-        denominator_filter: EventFilter::default(),
-    }
+fn winsorized() -> MetricKind {
+    MetricKind::Mean { limit: Some(Limit::Quantile(0.99)) }
 }
 
-/// A guardrail of a kind that is not computed was ignored, and the verdict was to ship.
+/// Values that are not kept are none: the cap has nothing to be known by.
 #[test]
-fn nothing_ships_beside_a_guardrail_that_is_not_computed() {
-    let event = || Key::new("request").unwrap();
-    let cap = Limit::Value(Decimal6::parse("10").unwrap());
-    for (kind, what) in [
-        (ratio(), "ratio metrics"),
-        (MetricKind::Mean { limit: Some(Limit::Quantile(0.99)) }, "winsorized metrics"),
-        (MetricKind::Count { limit: Some(Limit::Quantile(0.99)) }, "winsorized metrics"),
-        (MetricKind::Retention { days: (1, 7) }, "retention metrics"),
-        (MetricKind::Mean { limit: Some(cap) }, "metrics with a cap"),
-        (MetricKind::Count { limit: Some(cap) }, "metrics with a cap"),
-        (MetricKind::Quantile { quantile: 0.9, per_unit: PerUnit::First }, "quantile metrics"),
-        (MetricKind::Funnel { then_events: vec![event()] }, "funnel metrics"),
-    ] {
+fn nothing_ships_beside_a_guardrail_that_waits_for_its_cap() {
+    for kind in [winsorized(), MetricKind::Count { limit: Some(Limit::Quantile(0.99)) }] {
         for plan in [
             json!({}),
             json!({"horizon_units": 20_000}),
@@ -65,13 +47,11 @@ fn nothing_ships_beside_a_guardrail_that_is_not_computed() {
             let mut story = Story::of(plan.clone());
             story.analyze_beside(&GOOD, &[errors().of_kind(kind.clone())]);
             let decision = &story.last().decision;
-            let begins = format!(
-                "Whether to ship `b` cannot be decided. The guardrail `errors` has no number (this version does not compute \
-                 {what}), so it shows neither harm nor safety. The primary metric alone would say: Ship `b`: 16.00 % \
-                 against 10.00 % (+60.0 %), and "
-            );
-            assert_eq!(decision.verdict, Verdict::NotComputed, "{plan}");
-            assert!(decision.reason.starts_with(&begins), "{}", decision.reason);
+            let begins = "Not enough data to ship `b`. The guardrail `errors` has no number (its cap needs 200 values that are \
+                          not 0, and 0 are there), so it shows neither harm nor safety. The primary metric alone would say: \
+                          Ship `b`: 16.00 % against 10.00 % (+60.0 %), and ";
+            assert_eq!(decision.verdict, Verdict::NotEnoughData, "{plan}");
+            assert!(decision.reason.starts_with(begins), "{}", decision.reason);
             assert_eq!(decision.treatment.as_deref(), Some("b"));
             let warning = &story.last().warnings[0];
             assert_eq!(
@@ -135,13 +115,13 @@ fn nothing_ships_beside_a_guardrail_without_data() {
 #[test]
 fn other_verdicts_say_it_behind() {
     let mut story = Story::of(json!({}));
-    story.analyze_beside(&[(5_000, 500), (5_000, 500)], &[errors().of_kind(ratio())]);
+    story.analyze_beside(&[(5_000, 500), (5_000, 500)], &[errors().of_kind(winsorized())]);
     assert_eq!(story.last().decision.verdict, Verdict::KeepRunning);
-    let ends = " The guardrail `errors` has no number (this version does not compute ratio metrics), so it shows neither harm \
-                nor safety.";
+    let ends = " The guardrail `errors` has no number (its cap needs 200 values that are not 0, and 0 are there), so it shows \
+                neither harm nor safety.";
     assert!(story.last().decision.reason.ends_with(ends), "{}", story.last().decision.reason);
     let mut story = Story::of(json!({}));
-    story.analyze_beside(&GOOD, &[Other { role: Role::Secondary, ..errors().of_kind(ratio()) }]);
+    story.analyze_beside(&GOOD, &[Other { role: Role::Secondary, ..errors().of_kind(winsorized()) }]);
     story.check(Verdict::Ship, SHIP);
     let document: Value = serde_json::to_value(story.last()).unwrap();
     assert_eq!(document.get("warnings"), None);

@@ -11,7 +11,6 @@ use crate::bucket::BasisPoints;
 use crate::key::Key;
 
 mod check;
-mod computed;
 mod condition;
 mod environments;
 mod event_filter;
@@ -30,7 +29,6 @@ mod step;
 mod switchback;
 
 pub use check::Problem;
-pub use computed::NotComputed;
 pub use condition::{Bound, Condition, Operator, TARGETING_KEY, Test};
 pub use environments::{
     ExperimentInEnvironment, ExperimentOverride, FlagInEnvironment, FlagOverride, PRODUCTION,
@@ -43,7 +41,7 @@ pub use file::{FileError, parse_file, parse_share};
 pub use flag::{Flag, FlagRule, FlagVariant, Prerequisite, Share, ValueType};
 pub use holdout::WHOLE_SALT;
 pub use log::{Accepted, Change, Definitions, HoldoutSpan, Refusal, UnknownRule, Version};
-pub use metric::{Limit, Metric, MetricKind, MetricType, PerUnit, RatioTerm, UnitValue};
+pub use metric::{Limit, Metric, MetricKind, MetricType, PerUnit, RatioTerm};
 pub use rule::{RULE_VERSION, Rule};
 pub use serving::{Allowed, RampStep, Schedule, Serve, ServeTo};
 pub use settings::{RETENTION_DAYS_MAX, RetentionDays, SETTINGS_KEY, Settings};

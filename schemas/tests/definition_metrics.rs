@@ -241,22 +241,20 @@ fn every_new_option_of_a_metric_stays_under_an_experiment() {
 }
 
 #[test]
-fn what_is_not_computed_is_named() {
-    let what = |definition: Value| match Definition::from_json(Kind::Metric, definition).unwrap() {
-        Definition::Metric(metric) => metric.unit_value().unwrap_err(),
+fn a_value_is_final_when_the_last_window_has_closed() {
+    let hours = |definition: Value| match Definition::from_json(Kind::Metric, definition).unwrap() {
+        Definition::Metric(metric) => metric.final_after_hours(),
         other => panic!("{other:?}"),
     };
-    let germans = json!([{"metadata": "region", "in": ["DE"]}]);
-    for metric_type in ["conversion", "count", "mean"] {
-        let of = |fields: Value| what(metric(with(json!({"type": metric_type}), fields)));
-        assert_eq!(of(json!({"delay_hours": 1})), "metrics with a delay");
-        assert_eq!(of(json!({"where": germans})), "metrics with a filter of events");
-    }
-    for metric_type in ["count", "mean"] {
-        assert_eq!(what(metric(json!({"type": metric_type, "cap": "1"}))), "metrics with a cap");
-    }
-    assert_eq!(what(ratio(json!({"numerator": "total"}))), "ratio metrics");
-    assert_eq!(what(quantile(json!({"per_unit": "first", "delay_hours": 1}))), "quantile metrics");
+    let conversion = |fields: Value| hours(metric(with(json!({"type": "conversion"}), fields)));
+    assert_eq!(conversion(json!({})), None);
+    assert_eq!(conversion(json!({"delay_hours": 5})), None);
+    assert_eq!(conversion(json!({"window_hours": 24})), Some(24));
+    assert_eq!(conversion(json!({"window_hours": 24, "delay_hours": 5})), Some(29));
+    let funnel = json!({"type": "funnel", "then_events": ["b", "c"], "window_hours": 24, "delay_hours": 5});
+    assert_eq!(hours(metric(funnel)), Some(77));
+    let retention = json!({"type": "retention", "retention_days": [1, 7]});
+    assert_eq!(hours(metric(retention)), Some(192));
 }
 
 #[test]

@@ -151,9 +151,9 @@ fn phases_environments_and_reasons_are_counted_as_the_definition_states() {
     let sum = |column: usize| -> u64 {
         again.lines().map(|line| line.split('\t').nth(column).unwrap().parse::<u64>().unwrap()).sum()
     };
-    // Columns 3, 4, 5 and 10 are units, units_forced, units_forced_later and conversions; variant, phase and
-    // the time of ingestion come before them.
-    assert_eq!((sum(3), sum(4), sum(5), sum(10)), (33, 1, 1, 2));
+    // Columns 4, 5, 6 and 12 are units, units_forced, units_forced_later and units with an event; variant, phase,
+    // whether their windows have closed and the time of ingestion come before them.
+    assert_eq!((sum(4), sum(5), sum(6), sum(12)), (33, 1, 1, 2));
 
     // The owner excludes the first phase.
     let excluded = "excluded_phases:\n  - { phase: 1, reason: the split was off }\n";

@@ -212,13 +212,13 @@ fn windows_are_units_and_aliases_arrive() {
             "{variant}"
         );
     }
-    // The query of the document, run again, and the view, say the same; the conversions and the events are its columns 11 and 12.
+    // The query of the document, run again, and the view, say the same; units, units with an event and events are its columns 4, 12 and 13.
     let again = clickhouse.text(document["sql"][0]["query"].as_str().unwrap(), &[]).unwrap();
     let rows: BTreeSet<String> = again
         .lines()
         .map(|line| {
             let columns: Vec<&str> = line.split('\t').collect();
-            [columns[0], columns[3], columns[10], columns[11]].join(" ")
+            [columns[0], columns[4], columns[12], columns[13]].join(" ")
         })
         .collect();
     assert_eq!(rows, ["a 2 1 2", "b 3 2 3"].map(str::to_owned).into());

@@ -1,6 +1,6 @@
 //! Formats results as text for a terminal. Pure.
 
-use crate::decision::{described, progress};
+use crate::decision::{described, margin, progress};
 use crate::document::{ExperimentResult, MetricResult};
 use lab::format;
 use lab::table::{put, table};
@@ -113,6 +113,9 @@ fn metric_table(metric: &MetricResult) -> String {
         ]);
     }
     text.push_str(&table(&rows));
+    for fact in metric.facts() {
+        put(&mut text, format_args!("    {fact}\n"));
+    }
     for boundary in &metric.boundaries {
         put(&mut text, format_args!("    decided by the {}\n", progress(boundary)));
     }
@@ -121,6 +124,9 @@ fn metric_table(metric: &MetricResult) -> String {
             put(&mut text, format_args!("    {described}\n"));
         } else if let Some(missing) = &look.missing {
             put(&mut text, format_args!("    too early: {missing}\n"));
+        }
+        if let Some(margin) = margin(look) {
+            put(&mut text, format_args!("    {margin}\n"));
         }
         if let Some(adjusted) = look.p_value_adjusted {
             let what = "always-valid p adjusted for all secondary metrics (Benjamini-Hochberg)";

@@ -4,7 +4,10 @@
 use schemas::definition::{Direction, Plan};
 
 use super::{Ruling, bounds, exact, levels, lift, smallest_worthwhile, toward};
-use crate::document::{Boundary, BoundaryLook, BoundaryMethod, BoundaryStage, MetricResult, Test, Verdict};
+use crate::document::{
+    Boundary, BoundaryLook, BoundaryMethod, BoundaryStage, FinalLookDue, MetricResult, Test, Verdict,
+    Warning, WarningKind,
+};
 use lab::format;
 
 /// The finding of one treatment's looks; the order is that of importance to the verdict.
@@ -46,9 +49,13 @@ pub fn rule(plan: &Plan, metric: &MetricResult) -> Ruling {
         Some(last) => after_a_look(finding, &Looked { plan, metric, boundary, test, last }),
     };
     let since = if boundary.stage == BoundaryStage::PastEnd {
-        " The units since the planned end are estimates only: all of alpha is spent, and they decide nothing."
+        let is_early = boundary.looks.last().is_some_and(|look| look.is_early);
+        let end = if is_early { "early" } else { "planned" };
+        format!(
+            " The units since the {end} end are estimates only: all of alpha is spent, and they decide nothing."
+        )
     } else {
-        ""
+        String::new()
     };
     Ruling::about(&boundary.treatment, verdict, format!("{reason}{since}"))
 }
@@ -185,9 +192,10 @@ fn after_a_look(finding: Finding, of: &Looked<'_>) -> (Verdict, String) {
             (Verdict::KeepRunning, reason)
         }
         Finding::TooSmall => {
+            let end = if of.last.is_early { "the early end" } else { "the planned end" };
             let reason = format!(
                 "Stop: the effect of `{treatment}` is real ({levels}; the boundary was crossed at {settled}), but \
-                 at the planned end not as large as the smallest one worth shipping, {practical}."
+                 at {end} not as large as the smallest one worth shipping, {practical}."
             );
             (Verdict::Stop, reason)
         }
@@ -202,8 +210,13 @@ fn after_a_look(finding: Finding, of: &Looked<'_>) -> (Verdict, String) {
             (Verdict::Stop, reason)
         }
         Finding::NotShown => {
+            let end = if of.last.is_early {
+                "the experiment was stopped before its planned end"
+            } else {
+                "the planned units are there"
+            };
             let reason = format!(
-                "Stop: the planned units are there, {levels} under `{treatment}`, and the boundary was not \
+                "Stop: {end}, {levels} under `{treatment}`, and the boundary was not \
                  crossed at {last}: an effect is not shown, which does not mean that there is none ({interval})."
             );
             (Verdict::Stop, reason)
@@ -237,11 +250,17 @@ pub fn progress(boundary: &Boundary) -> String {
         BoundaryMethod::FixedHorizon => "one planned test",
     };
     let last = boundary.looks.last();
-    let last = last.map_or("no look taken yet".to_owned(), |look| standing(boundary, look));
+    let shown = last.map_or("no look taken yet".to_owned(), |look| standing(boundary, look));
     let now = format::percent(boundary.fraction);
     let stage = match boundary.stage {
         BoundaryStage::BeforeFirstLook | BoundaryStage::Interim => "",
+        BoundaryStage::Final if last.is_some_and(|look| look.is_early) => {
+            "; this is an early end, since the experiment was stopped"
+        }
         BoundaryStage::Final => "; this is the planned end",
+        BoundaryStage::PastEnd if last.is_some_and(|look| look.is_early) => {
+            "; past the early end, estimates only"
+        }
         BoundaryStage::PastEnd => "; past the planned end, estimates only",
         BoundaryStage::AlphaSpent => "; no look is possible, estimates only",
     };
@@ -253,7 +272,48 @@ pub fn progress(boundary: &Boundary) -> String {
     } else {
         String::new()
     };
-    format!("{method} of {}, {now} of the planned information now: {last}{stage}{before}", boundary.treatment)
+    let due = boundary.final_look_due.map_or(String::new(), |due| format!("; {}", due_sentence(due)));
+    format!(
+        "{method} of {}, {now} of the planned information now: {shown}{stage}{due}{before}",
+        boundary.treatment
+    )
+}
+
+/// Formats what the final look waits for: "the final look is due when the 2,400 units exposed so far have matured, at the
+/// latest at 2026-03-01T00:00:00Z".
+fn due_sentence(due: FinalLookDue) -> String {
+    let at_latest = due.at_latest.map_or(String::new(), |at| format!(", at the latest at {at}"));
+    format!(
+        "the final look is due when the {} units exposed so far have matured{at_latest}",
+        format::count(due.units)
+    )
+}
+
+/// Returns the warnings about planned looks: one that is not taken although it might seem due, and one that came early.
+pub(super) fn warnings(metric: &MetricResult) -> impl Iterator<Item = Warning> + '_ {
+    let of = |kind, text| Warning { kind, text, share_of_units: None, metric: Some(metric.key.clone()) };
+    metric.boundaries.iter().filter_map(move |boundary| {
+        let last = boundary.looks.last()?;
+        let treatment = &boundary.treatment;
+        if boundary.information_fell {
+            let text = format!(
+                "There is less information on `{treatment}` now than at look {}, because late events took units or \
+                 conversions back: no look is taken until there is more, and what the looks so far have decided stands.",
+                last.look
+            );
+            return Some(of(WarningKind::InformationFell, text));
+        }
+        last.is_early.then(|| {
+            let text = format!(
+                "The experiment was stopped at {} of the planned information, so look {} at `{treatment}` is an early \
+                 final look, which spent all of alpha that was left. That keeps alpha only if the stop did not depend on \
+                 the effect seen.",
+                format::percent(last.fraction),
+                last.look
+            );
+            of(WarningKind::EarlyFinalLook, text)
+        })
+    })
 }
 
 /// Formats a look: "look 3 (60.00 % of the planned information; z = -0.88, 2.68 is needed)".

@@ -5,7 +5,8 @@
 use schemas::definition::Direction;
 
 use super::{Evidence, Ruling, primary};
-use crate::document::{MetricResult, Role, Verdict};
+use crate::document::{AlwaysValidResult, MetricResult, Role, Verdict};
+use lab::format;
 
 /// A guardrail that has no number for a treatment.
 pub(super) struct WithoutNumber<'a> {
@@ -41,13 +42,29 @@ pub(super) fn held_back(evidence: &Evidence<'_>, ruling: Ruling) -> Ruling {
     let texts: Vec<&str> = open.iter().map(|of| of.text.as_str()).collect();
     let texts = texts.join(" ");
     // More units may bring a number, except where the metric is not computed at all.
-    let (verdict, what) = if open.iter().any(|of| of.metric.missing.is_some()) {
-        (Verdict::NotComputed, format!("Whether to ship `{treatment}` cannot be decided"))
-    } else {
-        (Verdict::NotEnoughData, format!("Not enough data to ship `{treatment}`"))
-    };
+    let (verdict, what) =
+        if open.iter().any(|of| of.metric.missing.is_some() && !of.metric.waits_for_its_cap()) {
+            (Verdict::NotComputed, format!("Whether to ship `{treatment}` cannot be decided"))
+        } else {
+            (Verdict::NotEnoughData, format!("Not enough data to ship `{treatment}`"))
+        };
     let reason = format!("{what}. {texts} The primary metric alone would say: {reason}");
     Ruling::about(treatment, verdict, reason)
+}
+
+/// Describes for people what a look shows about the margin of a guardrail.
+pub fn margin(look: &AlwaysValidResult) -> Option<String> {
+    let margin = look.margin.as_ref()?;
+    let percent = format::percent(margin.relative);
+    let treatment = &look.treatment;
+    Some(match (&margin.missing, look.harm_p_value) {
+        (Some(missing), _) => format!("the margin of {percent} is not tested for `{treatment}`: {missing}"),
+        (None, Some(p)) if p <= look.alpha => {
+            format!("`{treatment}` is worse than the margin of {percent}")
+        }
+        (None, _) if margin.is_no_worse => format!("`{treatment}` is no worse than the margin of {percent}"),
+        (None, _) => format!("whether `{treatment}` is worse than the margin of {percent} is open"),
+    })
 }
 
 fn guardrails<'a>(evidence: &Evidence<'a>) -> impl Iterator<Item = &'a MetricResult> {
@@ -75,7 +92,11 @@ fn open<'a>(metric: &'a MetricResult, treatment: &str) -> Option<WithoutNumber<'
             );
             return Some(WithoutNumber { metric, text });
         }
-        (None, Some(look)) => look.missing.clone().unwrap_or_else(|| "nothing has been counted".to_owned()),
+        (None, Some(look)) => {
+            let of_the_margin = look.margin.as_ref().and_then(|margin| margin.missing.clone());
+            let missing = of_the_margin.or_else(|| look.missing.clone());
+            missing.unwrap_or_else(|| "nothing has been counted".to_owned())
+        }
         (None, None) => format!("it does not compare `{treatment}`"),
     };
     let text = format!("The guardrail `{key}` has no number ({why}), so it shows neither harm nor safety.");

@@ -1,7 +1,7 @@
 //! Trust in the numbers: the split, exposures that do not agree with the configuration, and units that were
 //! exposed to more than one variant, decide whether they may be read at all. Also the document's warnings.
 
-use super::{Evidence, Ruling, guardrails, left_out};
+use super::{Evidence, Ruling, boundary, guardrails, left_out};
 use crate::document::{Expectation, PhaseVerification, SampleRatio, Verdict, Warning, WarningKind};
 use lab::format;
 
@@ -279,5 +279,7 @@ pub fn warnings(evidence: &Evidence<'_>) -> Vec<Warning> {
         share_of_units: None,
         metric: Some(of.metric.key.clone()),
     });
-    several.into_iter().chain(mismatched).chain(left_out::warnings(evidence)).chain(guardrails).collect()
+    let planned = evidence.metrics.iter().flat_map(boundary::warnings);
+    let left_out = left_out::warnings(evidence);
+    several.into_iter().chain(mismatched).chain(left_out).chain(guardrails).chain(planned).collect()
 }

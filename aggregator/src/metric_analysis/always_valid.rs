@@ -8,7 +8,7 @@ use stats::confidence_sequence::{Design, Look, Mixing};
 use stats::conversion_counts::CONCENTRATION;
 use stats::{Alpha, Alternative, Missing, TreatmentShare, phases};
 
-use super::{Data, Frame, Names, exact};
+use super::{Data, Frame, Names, exact, margin};
 use crate::document::{AlwaysValidResult, Bounds};
 use crate::look::{Comparison, Identity, PhaseSums};
 
@@ -19,6 +19,8 @@ pub(super) struct AlwaysValidPlan {
     pub(super) share: TreatmentShare,
     /// The better direction, for guardrails only.
     pub(super) harm: Option<Direction>,
+    /// The relative harm that is tolerated; none: none at all.
+    pub(super) margin: Option<f64>,
 }
 
 impl AlwaysValidPlan {
@@ -27,6 +29,11 @@ impl AlwaysValidPlan {
         let mixing = Mixing::TunedForUnits(self.tuned_for_units);
         let sequence = Design::new(self.alpha, alternative, mixing).map_err(invalid)?;
         phases::AlwaysValidDesign::new(sequence, self.share, CONCENTRATION).map_err(invalid)
+    }
+
+    /// Returns the better direction of a guardrail that tolerates no harm.
+    pub(super) fn any_harm(&self) -> Option<Direction> {
+        self.harm.filter(|_| self.margin.is_none())
     }
 
     /// Returns the side on which a guardrail is harmed.
@@ -58,6 +65,7 @@ pub(super) fn always_valid(
         interval_relative_to_control: None,
         includes_zero: None,
         harm_p_value: None,
+        margin: None,
         exact: None,
         missing: None,
     };
@@ -65,6 +73,7 @@ pub(super) fn always_valid(
         Some(few) => exact::always_valid(names, data, plan, &few, &mut result)?,
         None => by_the_interval(names, data, plan, &mut result)?,
     }
+    margin::judge(names, data, plan, &mut result)?;
     Ok(result)
 }
 
@@ -88,7 +97,7 @@ pub(super) fn by_the_interval(
             result.includes_zero = Some(interval.includes_zero());
         }
     }
-    if let Some(better) = plan.harm {
+    if let Some(better) = plan.any_harm() {
         let worse = plan.design(AlwaysValidPlan::worse(better))?;
         result.harm_p_value = look(worse).ok().map(|look| look.p_value);
     }

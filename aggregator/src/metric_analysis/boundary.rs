@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use schemas::Micros;
 use schemas::definition::{Method, Plan};
 use stats::group_sequential::{self, Bound, Stage};
 use stats::phases::information_fraction;
@@ -10,7 +11,7 @@ use stats::{Alpha, Effect, Missing, Pair};
 
 use super::{Data, Names, PastLooks, exact};
 use crate::document::{
-    AfterStopping, Boundary, BoundaryLook, BoundaryMethod, BoundaryStage, Bounds, ExactTest,
+    AfterStopping, Boundary, BoundaryLook, BoundaryMethod, BoundaryStage, Bounds, ExactTest, FinalLookDue,
 };
 use crate::look::planned_boundary;
 
@@ -49,6 +50,10 @@ pub(super) struct Current<'a> {
     /// All treatments that are compared, including this one.
     pub treatments: &'a [&'a str],
     pub units_of_all_arms: u64,
+    /// Those of all arms whose window is open.
+    pub open: u64,
+    /// Until the last of them, if it was exposed just now, has matured.
+    pub matured_at_latest: Option<Micros>,
     /// Whether the two arms have had more than one split.
     pub is_split_anew: bool,
     pub planned: Pair<u64>,
@@ -88,6 +93,8 @@ pub(super) fn analyze(
         fraction: information_fraction(&current.data.strata, current.planned).unwrap_or_default(),
         stage: BoundaryStage::BeforeFirstLook,
         looks: Vec::new(),
+        information_fell: false,
+        final_look_due: None,
         crossed_at_look: None,
         crossed_with_phases_left_out: past
             .looks()
@@ -119,7 +126,22 @@ pub(super) fn analyze(
         }
         Some(_) => BoundaryStage::Final,
     };
+    result.final_look_due = final_look_due(test, current, past, &result);
     Analyzed { result, taken }
+}
+
+/// Returns what the final look waits for, if that is only that windows close.
+fn final_look_due(
+    test: PlannedTest,
+    current: &Current<'_>,
+    past: &PastLooks<'_>,
+    result: &Boundary,
+) -> Option<FinalLookDue> {
+    let units = current.units_of_all_arms + current.open;
+    // After a new split the information decides, which the open units may have or not.
+    let is_reached = !current.is_split_anew && units >= test.horizon;
+    let waits = current.open > 0 && !result.has_ended() && (is_reached || past.frame.is_stopped());
+    waits.then_some(FinalLookDue { units, at_latest: current.matured_at_latest })
 }
 
 /// Returns the part of what is `left` of `alpha` for the boundary of `own`; none if that is only rounding
@@ -165,8 +187,15 @@ fn look(
     let mut taken = None;
     // After a phase was left out there may be less information than the last look saw; the alpha for that is
     // already spent.
-    if !result.has_ended() && weight(current.data) > weight_of_last_look {
-        taken = take(test, current, &mut bounds, &earlier, result)?;
+    let weight = weight(current.data);
+    // When the experiment is stopped, the last look may see what the one before has seen.
+    let has_news = weight > weight_of_last_look
+        || (is_stopped_early(current, past) && weight > 0.0 && weight == weight_of_last_look);
+    let same_phases =
+        past.looks().iter().all(|(kept, left_out)| past.left_out_since(kept, left_out).is_empty());
+    result.information_fell = !result.has_ended() && same_phases && weight < weight_of_last_look;
+    if !result.has_ended() && has_news {
+        taken = take(test, current, past, &mut bounds, &earlier, result)?;
         result.looks.extend(taken);
     }
     // After a look at counts there is no normal estimate.
@@ -229,6 +258,7 @@ fn repeat(
             let look = Shown { data: &remaining, effect, fraction, bound, exact: None }.look(Taken {
                 look: look.look,
                 is_final: look.is_final,
+                is_early: look.is_early,
                 alpha_spent: look.alpha_spent,
                 // Where counts would decide, the look is not decided again.
                 crossed: remaining.few_at_a_planned_look().is_none()
@@ -240,6 +270,11 @@ fn repeat(
     Ok(repeated)
 }
 
+/// Returns whether the experiment was stopped and no unit is awaited any more, so that nothing will be added.
+fn is_stopped_early(current: &Current<'_>, past: &PastLooks<'_>) -> bool {
+    past.frame.is_stopped() && current.open == 0
+}
+
 fn weight(data: &Data) -> f64 {
     data.strata.iter().map(|stratum| stratum.weight()).sum()
 }
@@ -249,6 +284,7 @@ fn weight(data: &Data) -> f64 {
 fn take(
     test: PlannedTest,
     current: &Current<'_>,
+    past: &PastLooks<'_>,
     bounds: &mut group_sequential::Boundary,
     earlier: &[exact::EarlierLook],
     result: &Boundary,
@@ -256,12 +292,16 @@ fn take(
     let Current { names, data, .. } = current;
     let few = data.few_at_a_planned_look();
     let last = result.looks.last().map(|look| look.fraction);
-    let is_final = match current.is_split_anew {
+    let is_at_the_planned_end = match current.is_split_anew {
         false => current.units_of_all_arms >= test.horizon,
         // With an end at a number of units, a split changed because of the effect would determine how much of
         // it is seen.
         true => result.fraction >= 1.0,
     };
+    // An early end spends all that is left (Lan & DeMets 1983, Biometrika 70(3)): the looks together keep alpha at whatever
+    // information the last one comes, as long as the stop was not chosen by the effect.
+    let is_early = !is_at_the_planned_end && is_stopped_early(current, past);
+    let is_final = is_at_the_planned_end || is_early;
     let is_interim =
         test.method == BoundaryMethod::GroupSequential && result.fraction >= last.unwrap_or(0.0) + STEP;
     if let Some(nothing) = few.as_ref().filter(|few| few.few.total() == 0 && !is_final) {
@@ -299,6 +339,7 @@ fn take(
     let taken = Taken {
         look: u32::try_from(result.looks.len()).unwrap_or(u32::MAX).saturating_add(1),
         is_final: bound.stage == Stage::Final,
+        is_early,
         alpha_spent: bound.alpha_spent,
         // If a mean is the same in both arms, the counts show no side.
         crossed: exact.map_or(bound.rejects(z(effect)), |exact| exact.rejects && effect.estimate != 0.0),
@@ -312,6 +353,7 @@ struct Taken {
     /// The number of the look, from 1.
     look: u32,
     is_final: bool,
+    is_early: bool,
     alpha_spent: f64,
     crossed: bool,
 }
@@ -328,7 +370,7 @@ struct Shown<'a> {
 impl Shown<'_> {
     fn look(self, taken: Taken) -> BoundaryLook {
         let Shown { data, effect, fraction, bound, exact } = self;
-        let Taken { look, is_final, alpha_spent, crossed } = taken;
+        let Taken { look, is_final, is_early, alpha_spent, crossed } = taken;
         // Where counts decide, z is compared with no bound.
         let bound = bound.filter(|_| exact.is_none());
         let interval = bound
@@ -342,6 +384,7 @@ impl Shown<'_> {
             units_treatment: units.treatment,
             fraction,
             is_final,
+            is_early,
             critical_value: bound.map(|bound| bound.critical).filter(|critical| critical.is_finite()),
             alpha_spent,
             z: z(effect),

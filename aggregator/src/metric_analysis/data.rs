@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use stats::phases::{self, FewByPhase, Score, Stratum};
-use stats::{Arm, Missing, Pair};
+use stats::{Arm, Missing, Moments, Pair};
 
 use crate::look::{PhaseSums, Sums, splits, strata};
 
@@ -37,13 +37,16 @@ impl Data {
         let mut sums = Pair { control: 0.0, treatment: 0.0 };
         let mut weights = 0.0;
         for of in &self.splits {
-            let mean = |sums: &Sums| match &sums.values {
-                None => Some(sums.conversions as f64 / sums.units as f64).filter(|_| sums.units > 0),
-                Some(values) => sums.moments(values).ok().filter(|_| sums.units > 0).map(|of| of.mean()),
+            let rate = |sums: &Sums| (sums.units > 0).then(|| sums.conversions as f64 / sums.units as f64);
+            let (control, treatment) = match of.moments() {
+                Ok(None) => (rate(&of.control), rate(&of.treatment)),
+                Ok(Some(arms)) => {
+                    let mean = |arm: Moments| (arm.count() > 0).then(|| arm.mean());
+                    (mean(arms.control), mean(arms.treatment))
+                }
+                Err(_) => (None, None),
             };
-            let (Some(control), Some(treatment)) = (mean(&of.control), mean(&of.treatment)) else {
-                continue;
-            };
+            let (Some(control), Some(treatment)) = (control, treatment) else { continue };
             let (c, t) = (of.control.units as f64, of.treatment.units as f64);
             let weight = c * (t / (c + t));
             sums = Pair {
@@ -72,7 +75,7 @@ impl Data {
     }
 
     pub(super) fn is_of_rates(&self) -> bool {
-        self.splits.iter().all(|of| of.control.values.is_none())
+        self.splits.iter().all(|of| of.control.values.is_none() && of.control.quantile.is_none())
     }
 
     pub(super) fn has_units(&self) -> bool {

@@ -41,7 +41,7 @@ pub(super) fn always_valid(
         ratio: ratio(look.interval.unwrap_or(Interval::EVERYTHING)),
         ..test(ExactMethod::ConversionCounts, few, look.p_value, rejects)
     });
-    if let Some(better) = plan.harm {
+    if let Some(better) = plan.any_harm() {
         result.harm_p_value = Some(if data.is_of_rates() {
             let suspect = has_more_if_worse(better, few.outcome);
             phases::more_than_its_share(&below.by_phase, CONCENTRATION, suspect).map_err(invalid)?.p_value

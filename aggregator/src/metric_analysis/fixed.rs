@@ -2,10 +2,12 @@
 
 use stats::distributions::{normal_quantile, normal_sf};
 use stats::fixed_horizon::{self, RateTest};
-use stats::{Alpha, Lift, Pair, lift};
+use stats::phases::Score;
+use stats::{Alpha, Effect, Lift, Pair, lift};
 
 use super::{Data, Names};
-use crate::document::{AcrossPhases, Test, TestMethod};
+use crate::document::{AcrossPhases, Adjusted, Test, TestMethod};
+use crate::look::{PhaseSums, strata};
 
 pub(super) fn test(names: &Names, data: &Data, alpha: Alpha, p_value_use: String) -> Test {
     let mut test = Test {
@@ -25,6 +27,7 @@ pub(super) fn test(names: &Names, data: &Data, alpha: Alpha, p_value_use: String
         interval_relative: None,
         interval_relative_method: None,
         across_phases: None,
+        adjusted: adjusted(data),
         missing: None,
     };
     let outcome = match data.splits.as_slice() {
@@ -38,6 +41,22 @@ pub(super) fn test(names: &Names, data: &Data, alpha: Alpha, p_value_use: String
         });
     }
     test
+}
+
+/// Compares the effect with the one that is not adjusted; none without a covariate, or without both effects.
+fn adjusted(data: &Data) -> Option<Adjusted> {
+    let has_covariate = |of: &PhaseSums| of.control.values.as_ref().is_some_and(|of| of.covariate.is_some());
+    if !data.splits.iter().any(has_covariate) {
+        return None;
+    }
+    let plain: Vec<PhaseSums> = data.splits.iter().map(PhaseSums::unadjusted).collect();
+    let plain = Score::of(&strata(&plain).ok()?).ok()?.effect();
+    let variance = |effect: Effect| effect.standard_error * effect.standard_error;
+    let reduction = 1.0 - variance(data.score().ok()?.effect()) / variance(plain);
+    Some(Adjusted {
+        variance_reduction: Some(reduction).filter(|share| share.is_finite()),
+        lift_absolute_unadjusted: plain.estimate,
+    })
 }
 
 /// The reason why there is no test, or no relative lift.
@@ -54,12 +73,8 @@ impl From<stats::Missing> for NoTest {
 
 fn of_one_split(data: &Data, alpha: Alpha, test: &mut Test) -> Result<(), NoTest> {
     let [only] = data.splits.as_slice() else { unreachable!("it is asked of one split") };
-    let lift = match (&only.control.values, &only.treatment.values) {
-        (Some(control), Some(treatment)) => {
-            let moments = Pair {
-                control: only.control.moments(control).map_err(NoTest::Sums)?,
-                treatment: only.treatment.moments(treatment).map_err(NoTest::Sums)?,
-            };
+    let lift = match only.moments().map_err(NoTest::Sums)? {
+        Some(moments) => {
             let comparison = fixed_horizon::compare_means(moments, alpha)?;
             test.t = Some(comparison.test.t);
             test.degrees_of_freedom = Some(comparison.test.degrees);
@@ -68,7 +83,7 @@ fn of_one_split(data: &Data, alpha: Alpha, test: &mut Test) -> Result<(), NoTest
             test.interval_absolute = Some(comparison.interval.into());
             comparison.lift
         }
-        _ => {
+        None => {
             let arms = Pair {
                 control: only.control.arm().map_err(NoTest::Sums)?,
                 treatment: only.treatment.arm().map_err(NoTest::Sums)?,

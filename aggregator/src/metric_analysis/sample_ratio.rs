@@ -4,10 +4,10 @@
 
 use std::collections::BTreeSet;
 
+use counting::read::UnitCounts;
 use schemas::definition::Experiment;
 use stats::{NoAnswer, srm, srm_phases, srm_sequential};
 
-use crate::counts::Counts;
 use crate::definitions::Phase;
 use crate::document::{Expectation, PhaseRatio, SampleRatio};
 
@@ -16,7 +16,7 @@ use crate::document::{Expectation, PhaseRatio, SampleRatio};
 pub fn sample_ratio(
     experiment: &Experiment,
     phases: &[Phase],
-    counts: &[Counts],
+    counts: &[UnitCounts],
     alarmed: &BTreeSet<u32>,
     left_out: &BTreeSet<u32>,
 ) -> SampleRatio {
@@ -58,7 +58,7 @@ pub fn sample_ratio(
 }
 
 /// Computes the sequential test of the `j`-th phase.
-fn phase_ratio(phase: &Phase, j: usize, counts: &[Counts], alarmed: bool) -> PhaseRatio {
+fn phase_ratio(phase: &Phase, j: usize, counts: &[UnitCounts], alarmed: bool) -> PhaseRatio {
     let variants: BTreeSet<&str> = counts
         .iter()
         .filter(|of| of.phase == phase.number)
@@ -80,12 +80,12 @@ fn phase_ratio(phase: &Phase, j: usize, counts: &[Counts], alarmed: bool) -> Pha
     }
 }
 
-fn units_of(variant: &str, phase: &Phase, counts: &[Counts]) -> u64 {
+fn units_of(variant: &str, phase: &Phase, counts: &[UnitCounts]) -> u64 {
     counts.iter().filter(|of| of.phase == phase.number && of.variant == variant).map(|of| of.units).sum()
 }
 
 /// Returns the variant's units in the phases that count, and the units that it was planned to get of them.
-fn expectation(variant: &str, phases: &[&Phase], counts: &[Counts]) -> Expectation {
+fn expectation(variant: &str, phases: &[&Phase], counts: &[UnitCounts]) -> Expectation {
     let mut expected = 0.0;
     let mut units = 0;
     for phase in phases {

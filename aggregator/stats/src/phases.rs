@@ -106,6 +106,18 @@ impl Stratum {
         }
     }
 
+    /// Returns the stratum in which the effect is the treatment's mean minus `factor` times the control's. Its variance is
+    /// that of the contrast, `v_t / n_t + factor^2 v_c / n_c`, also for rates: the pooled variance is right only for equal
+    /// rates. It has no gate of few conversions; ask for that before.
+    pub fn with_control_times(&self, factor: f64) -> Stratum {
+        let moments = match self.outcome {
+            Outcome::Rates(arms) => arms.map(Moments::of_counts),
+            Outcome::Means { moments, .. } => moments,
+        };
+        let control = moments.control.times(factor);
+        Stratum::of_means(self.treatment_share, Pair { control, ..moments })
+    }
+
     /// The planned share of the phase.
     pub fn treatment_share(&self) -> TreatmentShare {
         self.treatment_share

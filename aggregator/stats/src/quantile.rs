@@ -79,7 +79,7 @@ pub fn share_error(side: Side, level: Level, units: u64) -> Result<f64, Missing>
 /// computed as `1 - q`, are below `count * 2^-52`, and a product that close to a whole number is rounded to
 /// it. A level of d decimals whose product is not a whole number is at least 10^-d away from one, which is
 /// more than that for 10^9 values and six decimals.
-pub(crate) fn rank(level: f64, count: usize) -> usize {
+pub fn rank(level: f64, count: usize) -> usize {
     let product = level * count as f64;
     let whole = product.round();
     let rank = if (product - whole).abs() <= count as f64 * f64::EPSILON { whole } else { product.ceil() };
@@ -115,6 +115,25 @@ impl ArmQuantile {
             return Err(Invalid::TooFew { what: "values", have: 0, need: 1 });
         }
         let at = |level: f64| values[rank(level, values.len()) - 1];
+        ArmQuantile::new(at(levels.lower), at(levels.level), at(levels.upper))
+    }
+
+    /// Does the same with distinct values in ascending order, each with the number of its units, at least one in all.
+    pub fn of_counts(values: &[(f64, u64)], levels: Levels) -> Result<ArmQuantile, Invalid> {
+        let all: u64 = values.iter().map(|(_, units)| units).sum();
+        let Some(&(largest, _)) = values.last().filter(|_| all > 0) else {
+            return Err(Invalid::TooFew { what: "values", have: 0, need: 1 });
+        };
+        let at = |level: f64| {
+            // The cast is exact: there are fewer than 2^53 units.
+            let rank = rank(level, all as usize) as u64;
+            let mut passed = 0;
+            let found = values.iter().find(|(_, units)| {
+                passed += units;
+                passed >= rank
+            });
+            found.map_or(largest, |(value, _)| *value)
+        };
         ArmQuantile::new(at(levels.lower), at(levels.level), at(levels.upper))
     }
 
@@ -229,6 +248,18 @@ mod tests {
         let error = share_error(Side::Control, level, values.len() as u64).unwrap();
         let levels = levels(level, error).unwrap();
         ArmQuantile::of_sorted(&values, levels).unwrap()
+    }
+
+    #[test]
+    fn counted_values_have_the_quantiles_of_the_single_ones() {
+        let counted = [(1.0, 7), (2.0, 1), (5.0, 40), (6.0, 2), (9.0, 50)];
+        let single: Vec<f64> =
+            counted.iter().flat_map(|(value, units)| vec![*value; *units as usize]).collect();
+        for q in [0.05, 0.08, 0.09, 0.5, 0.51, 0.99] {
+            let levels = Levels { lower: q - 0.02, level: q, upper: (q + 0.3f64).min(1.0) };
+            assert_eq!(ArmQuantile::of_counts(&counted, levels), ArmQuantile::of_sorted(&single, levels));
+        }
+        assert!(ArmQuantile::of_counts(&[], Levels { lower: 0.1, level: 0.5, upper: 0.9 }).is_err());
     }
 
     /// First method: the asymptotic error `sqrt(q (1 - q) / n) / f(x_q)` in closed form, on values that are

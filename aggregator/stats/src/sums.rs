@@ -197,6 +197,11 @@ impl Moments {
         }
     }
 
+    /// The moments of the values multiplied by `factor`.
+    pub(crate) fn times(self, factor: f64) -> Moments {
+        Moments { count: self.count, mean: factor * self.mean, m2: factor * factor * self.m2 }
+    }
+
     /// The number of units.
     pub fn count(self) -> u64 {
         self.count

@@ -5,12 +5,14 @@
 
 use std::collections::BTreeMap;
 
-use aggregator::counts::{Counts, Later};
+use aggregator::counts::Later;
 use aggregator::cut::Cut;
 use aggregator::definitions::{Defined, Definitions, Phase};
 use aggregator::document::{Boundary, ExperimentResult, Role, Verdict};
 use aggregator::experiment_analysis::{CountedExperiment, CountedMetric, Moment};
 use aggregator::look::{EarlierLooks, Look};
+use counting::read::{MetricCounts, UnitCounts};
+use counting::sums::Sums;
 use schemas::definition::{Definition, Direction, ExcludedPhase, Experiment, Kind, Metric, MetricKind};
 use schemas::{Micros, Uuid};
 use serde_json::{Value, json};
@@ -41,10 +43,19 @@ pub struct Story {
     /// What was counted, of each metric, in the phases that are over.
     earlier: Vec<(String, Counts)>,
     latest: Vec<(String, Counts)>,
+    /// Of each arm, the units whose window is open.
+    pub open: u64,
 }
 
 /// Units and conversions.
 pub type Arm = (u64, u64);
+
+/// What was counted of a variant in a phase.
+#[derive(Clone)]
+struct Counts {
+    units: UnitCounts,
+    metric: MetricCounts,
+}
 
 impl Story {
     pub fn of(plan: Value) -> Story {
@@ -83,6 +94,7 @@ impl Story {
             looks: Vec::new(),
             earlier: Vec::new(),
             latest: Vec::new(),
+            open: 0,
         }
     }
 
@@ -123,28 +135,43 @@ impl Story {
 
     /// The same with other metrics of the same kind. Each conversion is one event.
     pub fn analyze_beside(&mut self, arms: &[Arm], others: &[Other]) -> &ExperimentResult {
-        let (crossed, value, ingested) = (self.crossed, self.value, AT_MICROS / 1_000);
+        let (crossed, value, open) = (self.crossed, self.value, self.open);
         let (forced, forced_later, mismatched) = (self.forced, self.forced_later, self.mismatched);
         let phase = self.experiment.phases.last().unwrap().number;
-        let of = |(index, ((units, conversions), variant)): (usize, (&Arm, &str))| Counts {
-            variant: variant.to_owned(),
-            phase,
-            ingested_since_ms: ingested,
-            units: *units,
-            units_forced: if index == 0 { forced } else { 0 },
-            units_forced_later: if index == 0 { forced_later } else { 0 },
-            units_in_several_variants: if index == 0 { crossed } else { 0 },
-            exposures_of_units: units + if index == 0 { forced } else { 0 },
-            exposures_mismatched: if index == 0 { mismatched } else { 0 },
-            units_mismatched: if index == 0 { mismatched } else { 0 },
-            conversions: *conversions,
-            events: conversions.to_string(),
-            events_squared: conversions.to_string(),
-            total: (i128::from(*conversions) * value * 1_000_000).to_string(),
-            total_squared: (i128::from(*conversions) * value * value * 1_000_000_000_000).to_string(),
+        let of = move |kind: &MetricKind, index: usize, (units, conversions): Arm, variant: &str| {
+            let only_first = |number: u64| if index == 0 { number } else { 0 };
+            // Each conversion is one event, of a unit of its own.
+            let y = match kind {
+                MetricKind::Mean { .. } => value * 1_000_000,
+                _ => 1,
+            };
+            let sums = |units: u64, conversions: u64| Sums {
+                units,
+                with_event: conversions,
+                y: i128::from(conversions) * y,
+                yy: (i128::from(conversions) * y * y).into(),
+                ..Sums::default()
+            };
+            Counts {
+                units: UnitCounts {
+                    variant: variant.to_owned(),
+                    phase,
+                    units: units + open,
+                    units_forced: only_first(forced),
+                    units_forced_later: only_first(forced_later),
+                    units_in_several_variants: only_first(crossed),
+                    exposures_of_units: units + open + only_first(forced),
+                    exposures_mismatched: only_first(mismatched),
+                    units_mismatched: only_first(mismatched),
+                },
+                metric: MetricCounts {
+                    variant: variant.to_owned(),
+                    phase,
+                    matured: sums(units, conversions),
+                    open: sums(open, 0),
+                },
+            }
         };
-        let counts =
-            |arms: &[Arm]| arms.iter().zip(["a", "b", "c"]).enumerate().map(of).collect::<Vec<Counts>>();
         let metrics: Vec<Metric> = others
             .iter()
             .map(|other| Metric {
@@ -154,44 +181,92 @@ impl Story {
                 ..self.metric.clone()
             })
             .collect();
-        let named = |key: &str, arms: &[Arm]| -> Vec<(String, Counts)> {
-            counts(arms).into_iter().map(|of| (key.to_owned(), of)).collect()
+        let named = |metric: &Metric, arms: &[Arm]| -> Vec<(String, Counts)> {
+            let arms = arms.iter().zip(["a", "b", "c"]).enumerate();
+            let counted = arms.map(|(index, (arm, variant))| of(&metric.kind, index, *arm, variant));
+            counted.map(|counts| (metric.key.to_string(), counts)).collect()
         };
-        self.latest = named("m", arms);
-        self.latest.extend(others.iter().flat_map(|other| named(other.key, &other.arms)));
+        self.latest = named(&self.metric, arms);
+        self.latest
+            .extend(others.iter().zip(&metrics).flat_map(|(other, metric)| named(metric, &other.arms)));
         for other in others.iter().filter(|other| other.has_huge_value) {
             let own = self.latest.iter_mut().filter(|(key, _)| key == other.key);
-            own.for_each(|(_, counts)| counts.total_squared = "9".repeat(40));
+            own.for_each(|(_, counts)| counts.metric.matured.yy = "9".repeat(40).parse().unwrap());
         }
-        let of_all_phases = |key: &str| -> Vec<Counts> {
+        let of_all_phases = |key: &str| {
             let all = self.earlier.iter().chain(&self.latest);
-            all.filter(|(of, _)| of == key).map(|(_, counts)| counts.clone()).collect()
+            all.filter(|(of, _)| of == key).map(|(_, counts)| counts.clone()).collect::<Vec<Counts>>()
         };
+        let of_metric = |key| of_all_phases(key).into_iter().map(|of| of.metric).collect();
         let mut counted = vec![CountedMetric {
             key: "m",
             role: Role::Primary,
             definition: Some((self.metric_version, &self.metric)),
-            counts: of_all_phases("m"),
-            units_of_unknown_phases: 0,
+            counts: of_metric("m"),
+            cap: None,
             sql: String::new(),
         }];
         counted.extend(others.iter().zip(&metrics).map(|(other, metric)| CountedMetric {
             key: other.key,
             role: other.role,
             definition: Some((self.metric_version, metric)),
-            counts: of_all_phases(other.key),
-            units_of_unknown_phases: 0,
+            counts: of_metric(other.key),
+            cap: None,
             sql: String::new(),
         }));
+        let units = of_all_phases("m").into_iter().map(|of| of.units).collect();
+        let (document, look) = self.analyzed(units, counted);
+        self.keep(document, look)
+    }
+
+    /// Analyzes metrics as they were counted, in one phase.
+    pub fn analyze_counted(&mut self, metrics: &[Counted]) -> &ExperimentResult {
+        let counts = |of: &Counted| -> Vec<MetricCounts> {
+            let arms = of.arms.iter().zip(["a", "b", "c"]);
+            let arm = |((matured, open), variant): (&(Sums, Sums), &str)| MetricCounts {
+                variant: variant.to_owned(),
+                phase: 1,
+                matured: matured.clone(),
+                open: open.clone(),
+            };
+            arms.map(arm).collect()
+        };
+        let units = |of: &MetricCounts| UnitCounts {
+            variant: of.variant.clone(),
+            phase: 1,
+            units: of.matured.units + of.open.units,
+            exposures_of_units: of.matured.units + of.open.units,
+            ..UnitCounts::default()
+        };
+        let units = counts(&metrics[0]).iter().map(units).collect();
+        let counted = metrics.iter().map(|of| CountedMetric {
+            key: of.metric.key.as_str(),
+            role: of.role,
+            definition: Some((self.metric_version, &of.metric)),
+            counts: counts(of),
+            cap: of.cap,
+            sql: String::new(),
+        });
+        let (document, look) = self.analyzed(units, counted.collect());
+        self.keep(document, look)
+    }
+
+    fn analyzed(
+        &self,
+        units: Vec<UnitCounts>,
+        metrics: Vec<CountedMetric<'_>>,
+    ) -> (ExperimentResult, Option<Look>) {
         let at = Micros::new(AT_MICROS + self.days * 86_400_000_000).unwrap();
         let definitions =
             Definitions { exposures_kept_days: self.exposures_kept_days, ..Definitions::default() };
         let cut = Cut::default();
-        let moment = Moment { definitions: &definitions, cut: &cut, as_of: at };
         let counted = CountedExperiment {
             defined: &self.experiment,
-            moment,
-            metrics: counted,
+            moment: Moment { definitions: &definitions, cut: &cut, as_of: at },
+            units,
+            ingested_since_ms: Some(AT_MICROS / 1_000),
+            units_of_unknown_phases: 0,
+            metrics,
             analysis_id: Uuid::now_v7(),
             at,
             later: Later::default(),
@@ -200,10 +275,14 @@ impl Story {
         let look = numbers.look.clone();
         let conclusion = counted.decide(&numbers);
         let text = serde_json::to_string(&counted.document(numbers, conclusion)).unwrap();
+        (ExperimentResult::read("e", &text).unwrap(), look)
+    }
+
+    fn keep(&mut self, document: ExperimentResult, look: Option<Look>) -> &ExperimentResult {
         if let Some(look) = &look {
             self.enter(look);
         }
-        self.previous.insert(ExperimentResult::read("e", &text).unwrap())
+        self.previous.insert(document)
     }
 
     /// Puts a look into the log; it goes through its JSON.
@@ -242,6 +321,28 @@ fn owned(weights: &[(&str, u32)]) -> BTreeMap<String, u32> {
         .filter(|(_, weight)| *weight > 0)
         .map(|(key, weight)| ((*key).to_owned(), *weight))
         .collect()
+}
+
+/// A metric with what was counted of it.
+pub struct Counted {
+    pub metric: Metric,
+    pub role: Role,
+    /// The cap at which its values were cut.
+    pub cap: Option<i128>,
+    /// Of each variant the matured units, and those with an open window.
+    pub arms: Vec<(Sums, Sums)>,
+}
+
+/// Reads a metric; these fields are beside its key.
+pub fn metric(key: &str, fields: &Value) -> Metric {
+    let mut all = json!({"key": key, "event": "buy"});
+    for (name, value) in fields.as_object().unwrap() {
+        all[name] = value.clone();
+    }
+    match Definition::from_json(Kind::Metric, all) {
+        Ok(Definition::Metric(metric)) => metric,
+        other => panic!("{other:?}"),
+    }
 }
 
 /// A metric beside the primary one.

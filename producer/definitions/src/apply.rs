@@ -12,6 +12,7 @@ use crate::diff::{Changed, diff};
 use crate::log::{DefinitionLog, LogError};
 use phases::{concerned, open_phases};
 
+mod moved;
 mod order;
 mod phases;
 
@@ -98,7 +99,7 @@ async fn apply_one(
     written: Definition,
     signature: &Signature,
 ) -> Result<Applied, LogError> {
-    let named = Named::of(log.definitions(), &written);
+    let named = Named::of(&written);
     let Proposal { change, changed } =
         match prepare(log.definitions(), now, written, signature, Uuid::now_v7()) {
             Prepared::Settled(verdict) => return Ok(named.applied(verdict, Vec::new())),
@@ -108,7 +109,10 @@ async fn apply_one(
         return Ok(named.applied(Verdict::Refused { reason }, Vec::new()));
     }
     Ok(match log.propose(&change).await? {
-        Ok(accepted) => named.applied(Verdict::Accepted { version: accepted.version }, changed),
+        Ok(accepted) => {
+            let applied = named.applied(Verdict::Accepted { version: accepted.version }, changed);
+            Applied { warnings: moved::warnings(log.definitions(), &accepted), ..applied }
+        }
         Err(reason) => named.applied(Verdict::Refused { reason }, changed),
     })
 }
@@ -150,38 +154,35 @@ fn rehearse_one(
     written: Definition,
     signature: &Signature,
 ) -> Result<Applied, UnknownRule> {
-    let named = Named::of(definitions, &written);
+    let named = Named::of(&written);
     Ok(match prepare(definitions, now, written, signature, Uuid::now_v7()) {
         Prepared::Settled(verdict) => named.applied(verdict, Vec::new()),
         Prepared::Propose(Proposal { change, changed }) => {
             match definitions.apply(definitions.next_offset(), now, &change)? {
-                Ok(_) => named.applied(Verdict::WouldBeAccepted, changed),
+                Ok(accepted) => {
+                    let applied = named.applied(Verdict::WouldBeAccepted, changed);
+                    Applied { warnings: moved::warnings(definitions, &accepted), ..applied }
+                }
                 Err(reason) => named.applied(Verdict::Refused { reason }, Vec::new()),
             }
         }
     })
 }
 
-/// The kind and key of a definition, and the warnings to return if it is accepted.
+/// The kind and key of a definition.
 struct Named {
     kind: Kind,
     key: String,
-    warnings: Vec<String>,
 }
 
 impl Named {
-    /// `definitions` are those in effect before `written`.
-    fn of(definitions: &Definitions, written: &Definition) -> Named {
-        let warnings = definitions.not_computed(written).iter().map(ToString::to_string).collect();
-        Named { kind: written.kind(), key: written.key().to_string(), warnings }
+    fn of(written: &Definition) -> Named {
+        Named { kind: written.kind(), key: written.key().to_string() }
     }
 
     fn applied(self, verdict: Verdict, changed: Vec<Changed>) -> Applied {
-        let Named { kind, key, mut warnings } = self;
-        if matches!(verdict, Verdict::Refused { .. }) {
-            warnings.clear();
-        }
-        Applied { kind, key, verdict, changed, warnings, opened: Vec::new(), unopened: None }
+        let Named { kind, key } = self;
+        Applied { kind, key, verdict, changed, warnings: Vec::new(), opened: Vec::new(), unopened: None }
     }
 }
 
@@ -363,39 +364,39 @@ slots: 5000
         }
     }
 
-    /// A guardrail on a ratio metric was once accepted without a warning that it guards nothing.
+    /// A treatment that shrinks and a control that grows into its buckets made a third of the units see both, and nobody was
+    /// told before the verdict was invalid.
     #[test]
-    fn what_is_not_computed_is_told_beside_the_acceptance() {
-        let text = FILE.replace("{primary: signup}", "{primary: signup, guardrails: [errors]}")
-            + "---\n{kind: metric, key: errors, event: error, type: ratio, denominator_event: request}\n";
-        let ordered = in_order(parse_file(&text).unwrap()).unwrap();
-        let all = rehearse(&Definitions::default(), Micros::EPOCH, ordered.clone(), &signature()).unwrap();
-        let told: Vec<(&str, &[String])> =
-            all.iter().map(|of| (of.key.as_str(), of.warnings.as_slice())).collect();
-        let of_metric =
-            "this version does not compute ratio metrics: `errors` is kept and has no numbers".to_owned();
-        let of_experiment =
-            "metrics.guardrails[0]: this version does not compute ratio metrics like `errors`, so \
-                             nothing ships while it is a guardrail"
-                .to_owned();
+    fn buckets_that_another_variant_had_are_told_beside_the_acceptance() {
+        let of = |control: u32, treatment: u32| {
+            format!(
+                "kind: experiment\nkey: e\nstate: running\nvariants: [{{key: a, weight: {control}}}, \
+                 {{key: b, weight: {treatment}}}]\ncontrol: a\nmetrics: {{primary: m}}\n---\n"
+            )
+        };
+        let mut definitions = Definitions::default();
+        accept(&mut definitions, "kind: metric\nkey: m\nevent: m\ntype: conversion\n---\n");
+        let warnings = |definitions: &mut Definitions, control, treatment| {
+            accept(definitions, &of(control, treatment))[0].warnings.clone()
+        };
+        assert_eq!(warnings(&mut definitions, 5_000, 5_000), Vec::<String>::new());
+        assert_eq!(warnings(&mut definitions, 5_000, 1_000), Vec::<String>::new());
         assert_eq!(
-            told,
+            warnings(&mut definitions, 9_000, 1_000),
             [
-                ("signup", &[][..]),
-                ("errors", &[of_metric][..]),
-                ("shop", &[]),
-                ("parent", &[]),
-                ("child", &[]),
-                ("checkout", std::slice::from_ref(&of_experiment)),
+                "`a` gets buckets that `b` had in an earlier phase (40 % of all): units that saw `b` and come back see `a`, and \
+              count as units in several variants. To move nobody, clone the experiment under another key"
             ]
         );
-        let json = serde_json::to_value(&all[5]).unwrap();
-        assert_eq!(json["warnings"], serde_json::json!([of_experiment]));
-        assert_eq!(serde_json::to_value(&all[0]).unwrap().get("warnings"), None);
-        // A refused definition has no warnings.
-        let alone =
-            rehearse(&Definitions::default(), Micros::EPOCH, vec![ordered[5].clone()], &signature()).unwrap();
-        assert_eq!(alone[0].warnings, Vec::<String>::new());
+        assert_eq!(warnings(&mut definitions, 8_000, 1_000), Vec::<String>::new());
+        // Part of it goes back, for those who came in between.
+        assert_eq!(
+            warnings(&mut definitions, 8_000, 2_000),
+            [
+                "`b` gets buckets that `a` had in an earlier phase (10 % of all): units that saw `a` and come back see `b`, and \
+              count as units in several variants. To move nobody, clone the experiment under another key"
+            ]
+        );
     }
 
     /// Applies a file in memory, all of which must be accepted.

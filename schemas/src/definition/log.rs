@@ -268,6 +268,15 @@ impl Definitions {
         self.history.get(&version)
     }
 
+    /// All versions of a key that were accepted, in order.
+    pub fn versions_of(&self, kind: Kind, key: &Key) -> impl Iterator<Item = &Arc<Accepted>> {
+        let space = space(kind);
+        let of_key = move |of: &&Arc<Accepted>| {
+            super::log::space(of.definition.kind()) == space && of.definition.key() == key
+        };
+        self.history.values().filter(of_key)
+    }
+
     /// All current definitions, ordered by space and key.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Accepted>> {
         self.current.values()

@@ -104,17 +104,6 @@ pub enum PerUnit {
     First,
 }
 
-/// The value of a unit that is compared, for a metric that is computed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum UnitValue {
-    /// Whether the unit has the event.
-    HasEvent,
-    /// How many events the unit has.
-    Events,
-    /// The sum of the events' values.
-    Total,
-}
-
 /// A [`MetricKind`] without its options.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -259,34 +248,22 @@ impl Metric {
         differs.into_iter().find(|(_, differs)| *differs).map(|(field, _)| field)
     }
 
-    /// Returns the value of a unit that is compared.
-    ///
-    /// # Errors
-    /// What metrics of this kind, or with this option, are called, in the plural, if this version stores them but
-    /// does not compute them.
-    pub fn unit_value(&self) -> Result<UnitValue, &'static str> {
-        let value = match self.kind {
-            MetricKind::Conversion => UnitValue::HasEvent,
-            MetricKind::Count { limit: None } => UnitValue::Events,
-            MetricKind::Mean { limit: None } => UnitValue::Total,
-            MetricKind::Count { limit: Some(limit) } | MetricKind::Mean { limit: Some(limit) } => {
-                return Err(match limit {
-                    Limit::Quantile(_) => "winsorized metrics",
-                    Limit::Value(_) => "metrics with a cap",
-                });
+    /// Returns the hours after its first exposure from which a unit's value is final, but for events that come late.
+    /// `None`: there is no window.
+    pub fn final_after_hours(&self) -> Option<u64> {
+        let delay = self.delay_hours.map_or(0, u64::from);
+        let window = self.window_hours.map(u64::from);
+        match &self.kind {
+            MetricKind::Retention { days: (_, last) } => {
+                let end = (u64::from(*last) + 1) * 24;
+                Some(window.map_or(end, |window| window.min(end)))
             }
-            MetricKind::Ratio { .. } => return Err("ratio metrics"),
-            MetricKind::Retention { .. } => return Err("retention metrics"),
-            MetricKind::Quantile { .. } => return Err("quantile metrics"),
-            MetricKind::Funnel { .. } => return Err("funnel metrics"),
-        };
-        if self.delay_hours.is_some() {
-            return Err("metrics with a delay");
+            // Each step has a window of its own.
+            MetricKind::Funnel { then_events } => {
+                window.map(|window| delay + window * (then_events.len() as u64 + 1))
+            }
+            _ => window.map(|window| delay + window),
         }
-        if !self.filter.is_empty() {
-            return Err("metrics with a filter of events");
-        }
-        Ok(value)
     }
 
     /// Everything that is out of range.

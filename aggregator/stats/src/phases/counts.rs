@@ -9,6 +9,7 @@ use crate::{
     count_mass::{Chance, Mass},
     few_conversions::{Few, Outcome as Counted, rarer_outcome},
     group_sequential::PhaseTotal,
+    terms::positive,
 };
 
 /// The smallest tail that is reported: sums leave out outcomes that are far less probable than any level.
@@ -30,6 +31,14 @@ impl PhaseCounts {
     /// Returns the total of both arms, for a count boundary.
     pub fn total(&self) -> PhaseTotal {
         PhaseTotal { treatment_share: self.treatment_share, total: self.both() }
+    }
+
+    /// Returns the same counts with the share of them that the treatment has where its rate is `rate_ratio` times the
+    /// control's: `s r / (s r + 1 - s)`. A test against this share is one against that ratio.
+    pub fn at_rate_ratio(&self, rate_ratio: f64) -> Result<PhaseCounts, Invalid> {
+        let treated = self.treatment_share.get() * positive("rate ratio", rate_ratio)?;
+        let share = treated / (treated + self.treatment_share.of_control());
+        Ok(PhaseCounts { treatment_share: TreatmentShare::new(share)?, ..*self })
     }
 
     fn both(&self) -> u64 {
