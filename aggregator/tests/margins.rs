@@ -2,14 +2,16 @@
 
 mod story;
 
-use aggregator::document::{AlwaysValidResult, ExperimentResult, Verdict};
+use aggregator::document::{AlwaysValidResult, ExperimentResult, Role, Verdict};
+use counting::kind::Value as UnitValue;
+use counting::sums::{Shape, Sums};
 use schemas::Key;
 use schemas::definition::{Direction, MetricKind};
-use serde_json::json;
-use stats::confidence_sequence::{DEFAULT_TUNING_UNITS, Design, Mixing};
+use serde_json::{Value, json};
+use stats::confidence_sequence::{DEFAULT_TUNING_UNITS, Design, Look, Mixing};
 use stats::conversion_counts::{CONCENTRATION, OneSided};
-use stats::{Alpha, Alternative, Effect, Pair, Side};
-use story::{Arm, Other, Story};
+use stats::{Alpha, Alternative, Effect, Moments, Pair, PairMoments, Side};
+use story::{Arm, Counted, Other, Story, metric};
 
 const NOTHING: [Arm; 2] = [(50_000, 5_000), (50_000, 5_000)];
 
@@ -113,6 +115,90 @@ fn a_mean_of_few_events_has_no_number() {
     assert_eq!(
         look(&found).margin.as_ref().unwrap().missing.as_deref(),
         Some("`a` has 5 conversions, 10 are needed")
+    );
+}
+
+/// The sums of units with these pairs (y, x).
+fn sums(units: impl Iterator<Item = (i128, i128)>) -> Sums {
+    let mut sums = Sums::default();
+    for (y, x) in units {
+        let value = UnitValue { takes_part: true, has_event: y != 0, y, x, steps: 0 };
+        sums.add(&value, Shape::default());
+    }
+    sums
+}
+
+/// The guardrail `g` beside a primary metric, in two arms of 1,000 units.
+fn guarded(story: &mut Story, fields: &Value, units: [Vec<(i128, i128)>; 2]) -> AlwaysValidResult {
+    story.experiment.definition.metrics.margins.insert(Key::new("g").unwrap(), 0.1);
+    let of = |role, metric, arms: [Sums; 2]| Counted {
+        metric,
+        role,
+        cap: None,
+        arms: arms.map(|arm| (arm, Sums::default())).to_vec(),
+    };
+    let primary =
+        [sums((0..1_000).map(|unit| (i128::from(unit < 100), 0))), sums((0..1_000).map(|_| (0, 0)))];
+    let counted = [
+        of(Role::Primary, metric("m", &json!({"type": "conversion"})), primary),
+        of(Role::Guardrail, metric("g", fields), units.map(|units| sums(units.into_iter()))),
+    ];
+    look(story.analyze_counted(&counted)).clone()
+}
+
+/// Units (y, x), whole numbers, that vary together.
+fn units(more: i128) -> Vec<(i128, i128)> {
+    (0..1_000).map(|unit| (unit * 7 % 5 + unit % 3 + more, unit % 3 + 1)).collect()
+}
+
+/// The look at the contrast of two means with their variances.
+fn contrast(control: Moments, treatment: Moments) -> Look {
+    let variance = |arm: Moments| arm.variance().unwrap() / arm.count() as f64;
+    let effect = Effect {
+        estimate: treatment.mean() - 0.9 * control.mean(),
+        standard_error: (variance(treatment) + 0.81 * variance(control)).sqrt(),
+    };
+    let mixing = Mixing::TunedForUnits(DEFAULT_TUNING_UNITS);
+    Design::new(Alpha::FIVE_PERCENT, Alternative::TwoSided, mixing).unwrap().look(effect, 2_000)
+}
+
+#[test]
+fn a_ratio_is_compared_with_the_tolerated_part_of_the_ratio() {
+    let fields = json!({"type": "ratio", "denominator_event": "view"});
+    let found = guarded(&mut Story::of(json!({})), &fields, [units(0), units(1)]);
+    let pairs = |units: Vec<(i128, i128)>| {
+        PairMoments::of(units.into_iter().map(|(y, x)| (y as f64, x as f64))).unwrap()
+    };
+    let arms = Pair { control: pairs(units(0)), treatment: pairs(units(1)) };
+    let Pair { control, treatment } = stats::ratio::linearized(arms).unwrap();
+    let interval = found.margin.unwrap().interval.unwrap();
+    let expected = contrast(control, treatment).interval;
+    assert_close(interval.lower.unwrap(), expected.lower);
+    assert_close(interval.upper.unwrap(), expected.upper);
+}
+
+/// What the covariate takes out of both means does not cancel in the contrast.
+#[test]
+fn a_margin_is_judged_without_the_covariate() {
+    let mut story = Story::of(json!({}));
+    story.experiment.definition.plan.covariate_days = Some(14);
+    let found = guarded(&mut story, &json!({"type": "count"}), [units(0), units(1)]);
+    let moments = |units: Vec<(i128, i128)>| Moments::of(units.into_iter().map(|(y, _)| y as f64)).unwrap();
+    let interval = found.margin.unwrap().interval.unwrap();
+    let expected = contrast(moments(units(0)), moments(units(1))).interval;
+    assert_close(interval.lower.unwrap(), expected.lower);
+    assert_close(interval.upper.unwrap(), expected.upper);
+}
+
+/// A part of a mean that is not above 0 is no loss.
+#[test]
+fn a_margin_of_a_mean_below_0_is_none() {
+    let fields = json!({"type": "ratio", "denominator_event": "view"});
+    let found = guarded(&mut Story::of(json!({})), &fields, [units(-10), units(-10)]);
+    assert_eq!(found.harm_p_value, None);
+    assert_eq!(
+        found.margin.unwrap().missing.as_deref(),
+        Some("a relative margin needs a mean of `a` above 0")
     );
 }
 

@@ -6,20 +6,15 @@ use serde_json::{Map, Value};
 use stats::Side;
 use stats::quantile::{self, ArmQuantile, Level};
 
-use crate::look::{QuantileEstimate, QuantileValues, SecondSums, Sums, ValueSums};
+use crate::look::{QuantileEstimate, QuantileValues, SecondSums, Sums, ValueSums, fields_that_measure};
 
 /// The decimal places of values in millionths.
 const MILLIONTHS: u32 = 6;
 
-/// The fields of a metric that a document names on their own, or that change nothing of what is measured.
-const NAMED: [&str; 7] = ["key", "owner", "description", "type", "event", "window_hours", "direction"];
-
-/// Returns the other fields of a metric: what is measured depends on each of them.
+/// Returns the fields that decide what is measured, but for those that a document names on their own.
 pub(super) fn options(metric: &Metric) -> Map<String, Value> {
-    let Ok(Value::Object(mut fields)) = serde_json::to_value(metric) else {
-        unreachable!("a metric is written as an object")
-    };
-    fields.retain(|name, _| !NAMED.contains(&name.as_str()));
+    let mut fields = fields_that_measure(metric);
+    fields.retain(|name, _| !["type", "event", "window_hours"].contains(&name.as_str()));
     fields
 }
 

@@ -480,3 +480,25 @@ fn shares_must_be_strictly_between_0_and_1() {
     assert_eq!(share(0.2).of_control(), 0.8);
     assert!(CountTest::new(0.0, Alpha::FIVE_PERCENT).is_err());
 }
+
+/// Against 0.9 times the control: the estimate 11 - 0.9 * 10, with the variance 4 / 100 + 0.81 * 9 / 100.
+#[test]
+fn a_contrast_has_a_variance_of_its_own() {
+    let moments = Pair { control: (10.0, 9.0), treatment: (11.0, 4.0) }
+        .map(|(mean, variance)| Moments::from_variance(100, mean, variance).unwrap());
+    let stratum = Stratum::of_means(TreatmentShare::HALF, moments).with_control_times(0.9);
+    let effect = Score::of(&[stratum]).unwrap().effect();
+    assert!((effect.estimate - 2.0).abs() < 1e-12, "{effect:?}");
+    assert!((effect.standard_error - 0.1129_f64.sqrt()).abs() < 1e-12, "{effect:?}");
+}
+
+/// At a rate of 1.5 times the control's, half of the units have three of five conversions.
+#[test]
+fn a_rate_ratio_moves_the_share_of_the_counts() {
+    let counts = Pair { control: 5, treatment: 20 };
+    let of = PhaseCounts { treatment_share: TreatmentShare::HALF, counts };
+    let at = of.at_rate_ratio(1.5).unwrap();
+    assert_eq!((at.treatment_share.get(), at.counts), (0.6, counts));
+    assert_eq!(of.at_rate_ratio(1.0).unwrap(), of);
+    assert!(of.at_rate_ratio(0.0).is_err());
+}
