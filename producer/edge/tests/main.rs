@@ -7,4 +7,5 @@ mod hostile_load;
 mod kafka_away;
 mod life;
 mod played_back;
+mod reported;
 mod service;
