@@ -72,7 +72,7 @@ assert.equal(reporter.counts.waiting, 0)
 reporter.conversion('no key', OpenFeature.getContext())
 assert.equal(await reporter.flush(), true)
 assert.equal(reporter.counts.refused, 1)
-assert.match(dropped[0][1], /^name: `no key` is not/)
+assert.match(dropped[0][1], /^key: `no key` is not/)
 
 // The event stream makes it ask again at once, which costs a 304, and again when a flag is flipped.
 await within(10, 'the first push', () => requests.some(({ query, status }) => query.includes('flagConfigEtag') && status === 304))

@@ -29,23 +29,26 @@ impl Answer {
     }
 }
 
-/// A connection that a client keeps for its requests.
+/// A connection that a client keeps for its requests, until an answer says that it ends.
 pub struct Connection {
     host: String,
     stream: BufReader<TcpStream>,
+    ends: bool,
 }
 
 impl Connection {
     pub fn open(edge: &Edge) -> Connection {
         let host = edge.url().strip_prefix("http://").unwrap().to_owned();
-        let stream = TcpStream::connect(&host).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-        Connection { host, stream: BufReader::new(stream) }
+        let stream = connect(&host);
+        Connection { host, stream, ends: false }
     }
 
     /// Sends a request whose head has `{host}` in it.
     fn send(&mut self, head: &str, body: &[u8]) -> Answer {
         let head = head.replace("{host}", &self.host);
+        if self.ends {
+            self.stream = connect(&self.host);
+        }
         self.stream.get_mut().write_all(&[head.as_bytes(), body].concat()).unwrap();
         self.read()
     }
@@ -67,8 +70,15 @@ impl Connection {
         let mut body = vec![0; length];
         self.stream.read_exact(&mut body).unwrap();
         answer.body = String::from_utf8(body).unwrap();
+        self.ends = answer.header("connection") == Some("close");
         answer
     }
+}
+
+fn connect(host: &str) -> BufReader<TcpStream> {
+    let stream = TcpStream::connect(host).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    BufReader::new(stream)
 }
 
 /// Go's provider. `net/http` writes its own headers first and the provider's in the order of their names; `encoding/json`
