@@ -192,7 +192,7 @@ fn only_a_finished_experiment_serves_a_variant() {
         &mut log,
         "experiment",
         stopped(json!({"variant": "c"})),
-        Err("serve.variant: `c` is none of the variants: a, b"),
+        Err("serve.variant: `c` is not one of the variants: a, b"),
     );
     check(
         &mut log,

@@ -128,7 +128,7 @@ pub(super) fn check_serve(experiment: &Experiment, variants: &[&Key], problems: 
         let known: Vec<&str> = variants.iter().map(|variant| variant.as_str()).collect();
         problems.push(Problem::new(
             "serve.variant",
-            format!("`{}` is none of the variants: {}", serve.variant, known.join(", ")),
+            format!("`{}` is not one of the variants: {}", serve.variant, known.join(", ")),
         ));
     }
     if serve.to == ServeTo::Targeted && experiment.targeting.is_empty() {
