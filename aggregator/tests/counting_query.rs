@@ -316,9 +316,13 @@ fn the_query_and_the_fold_count_the_same() {
             stream.exposure(&mut random, experiment);
             (0..3).for_each(|_| stream.conversion(&mut random));
         }
-        for (table, rows) in [("exposures", &stream.exposures), ("conversions", &stream.conversions)] {
-            run(url, &format!("TRUNCATE TABLE {table}"), None);
-            run(url, &format!("INSERT INTO {table} FORMAT JSONEachRow"), Some(rows));
+        let tables = [
+            ("TRUNCATE TABLE exposures", "INSERT INTO exposures FORMAT JSONEachRow", &stream.exposures),
+            ("TRUNCATE TABLE conversions", "INSERT INTO conversions FORMAT JSONEachRow", &stream.conversions),
+        ];
+        for (truncate, insert, rows) in tables {
+            run(url, truncate, None);
+            run(url, insert, Some(rows));
         }
         let all = || [(0, Position { epoch: 1, next_offset: 0 })].into_iter().collect();
         let cut = Cut { exposures: all(), conversions: all() };
